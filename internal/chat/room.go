@@ -1,0 +1,349 @@
+package chat
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// maxBatch bounds the rows of one append; MongoDB's ordered inserts are kept
+// at this size too.
+const maxBatch = 100
+
+// Judge decides, against the room's state at the position its rows would
+// follow, what to log: rows, nothing, or an error. It may be called again when
+// somebody else's row came first, so it has no effects of its own.
+type Judge func(State) ([]Row, error)
+
+// Do runs a judge in the room's order and appends what it returns. Rows come
+// back as stored. Where after is not nil it receives the state that includes
+// them. Errors are the judge's own, *DuplicateError, or a *Refusal.
+func (d *Desk) Do(ctx context.Context, room string, judge Judge, after *State) ([]Row, error) {
+	r := d.rooms.acquire(room, d.opts.MaxRooms)
+	defer d.rooms.release(r)
+	req := d.request(judge)
+	rows, err := d.await(ctx, r, req)
+	if err == nil && after != nil {
+		*after = req.after
+	}
+	return rows, err
+}
+
+// State is the room as this node knows it.
+func (d *Desk) State(ctx context.Context, room string) (State, error) {
+	r := d.rooms.acquire(room, d.opts.MaxRooms)
+	defer d.rooms.release(r)
+	if st := r.state.Load(); st != nil {
+		return *st, nil
+	}
+	req := d.request(func(State) ([]Row, error) { return nil, nil })
+	if _, err := d.await(ctx, r, req); err != nil {
+		return State{}, err
+	}
+	return req.after, nil
+}
+
+// Close waits for what is being judged. Requests made after it may be refused.
+func (d *Desk) Close() { d.rooms.working.Wait() }
+
+func (d *Desk) do(ctx context.Context, r *room, judge Judge) ([]Row, error) {
+	return d.await(ctx, r, d.request(judge))
+}
+
+// room serialises one room. Rooms in use are never dropped; the others can be,
+// because everything in here is read back from the log.
+type room struct {
+	name  string
+	users int // guarded by rooms.mu
+	state atomic.Pointer[State]
+
+	mu      sync.Mutex
+	queue   []*request          // guarded by mu
+	working bool                // guarded by mu
+	claimed map[string]struct{} // guarded by mu: idems of requests being answered
+}
+
+type rooms struct {
+	mu      sync.Mutex
+	byName  map[string]*room
+	working sync.WaitGroup
+}
+
+func (rs *rooms) acquire(name string, keep int) *room {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	r := rs.byName[name]
+	if r == nil {
+		if len(rs.byName) >= keep {
+			rs.dropOneLocked()
+		}
+		r = &room{name: name, claimed: map[string]struct{}{}}
+		rs.byName[name] = r
+	}
+	r.users++
+	return r
+}
+
+// dropOneLocked forgets some room that nobody uses. Looking at a few is enough:
+// the map's order is random and most rooms are idle at any moment.
+func (rs *rooms) dropOneLocked() {
+	looked := 0
+	for name, r := range rs.byName {
+		if r.users == 0 {
+			delete(rs.byName, name)
+			return
+		}
+		if looked++; looked == 64 {
+			return
+		}
+	}
+}
+
+func (rs *rooms) release(r *room) {
+	rs.mu.Lock()
+	r.users--
+	rs.mu.Unlock()
+}
+
+func (r *room) claim(idem string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, taken := r.claimed[idem]; taken {
+		return false
+	}
+	r.claimed[idem] = struct{}{}
+	return true
+}
+
+func (r *room) unclaim(idem string) {
+	r.mu.Lock()
+	delete(r.claimed, idem)
+	r.mu.Unlock()
+}
+
+// request is one judge waiting for its turn. rows, after and err are written by
+// the worker and read by the asker once done is closed.
+type request struct {
+	judge Judge
+	done  chan struct{}
+	rows  []Row
+	after State
+	err   error
+}
+
+func (d *Desk) request(judge Judge) *request {
+	return &request{judge: judge, done: make(chan struct{})}
+}
+
+// await queues a request and waits for its end. A request that is given up
+// while it waits was surely not logged; once taken, only the log can say.
+func (d *Desk) await(ctx context.Context, r *room, req *request) ([]Row, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.opts.Deadline)
+	defer cancel()
+	if !d.enqueue(r, req) {
+		return nil, &Refusal{Code: Overloaded, RetryAfter: time.Second}
+	}
+	select {
+	case <-req.done:
+		return req.rows, req.err
+	case <-ctx.Done():
+	}
+	if r.withdraw(req) {
+		return nil, refuseLog(fmt.Errorf("%w: gave up waiting for a turn: %w", ErrLogUnavailable, ctx.Err()))
+	}
+	select {
+	case <-req.done: // it ended while we gave up
+		return req.rows, req.err
+	default:
+		return nil, refuseLog(fmt.Errorf("%w: gave up waiting for the append: %w", ErrOutcomeUnknown, ctx.Err()))
+	}
+}
+
+// enqueue starts the room's worker where none runs; a worker lives only while
+// there is something to judge.
+func (d *Desk) enqueue(r *room, req *request) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.queue) >= d.opts.MaxQueued {
+		return false
+	}
+	r.queue = append(r.queue, req)
+	if !r.working {
+		r.working = true
+		d.rooms.working.Add(1)
+		go d.work(r)
+	}
+	return true
+}
+
+func (r *room) withdraw(req *request) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if i := slices.Index(r.queue, req); i >= 0 {
+		r.queue = slices.Delete(r.queue, i, i+1)
+		return true
+	}
+	return false
+}
+
+func (r *room) take() []*request {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.queue) == 0 {
+		r.working, r.queue = false, nil
+		return nil
+	}
+	n := min(len(r.queue), maxBatch)
+	batch := slices.Clone(r.queue[:n])
+	r.queue = slices.Delete(r.queue, 0, n)
+	return batch
+}
+
+func (d *Desk) work(r *room) {
+	defer d.rooms.working.Done()
+	for batch := r.take(); batch != nil; batch = r.take() {
+		d.settle(r, batch)
+		for _, req := range batch {
+			close(req.done)
+		}
+	}
+}
+
+// settle judges a batch and logs it, again and again as long as others' rows
+// come first. No answer leaves before the rows it may depend on are durable.
+func (d *Desk) settle(r *room, batch []*request) {
+	ctx, cancel := context.WithTimeout(context.Background(), d.opts.Deadline)
+	defer cancel()
+	for {
+		st, err := d.load(ctx, r)
+		if err != nil {
+			fail(batch, err)
+			return
+		}
+		rows := judgeAll(st, batch)
+		if len(rows) == 0 {
+			return
+		}
+		stored, err := d.log.Append(ctx, r.name, st.Seq, rows)
+		var behind *BehindError
+		var dup *DuplicateError
+		switch {
+		case err == nil:
+			d.settled(r, st, batch, stored)
+			return
+		case errors.As(err, &behind):
+			r.catchUp(st, behind.Rows)
+		case errors.As(err, &dup) && refuse(batch, dup):
+		default:
+			r.state.Store(nil)
+			fail(batch, err)
+			return
+		}
+	}
+}
+
+// load gives the room's state, folding it from the log when it is not known.
+func (d *Desk) load(ctx context.Context, r *room) (State, error) {
+	if st := r.state.Load(); st != nil {
+		return *st, nil
+	}
+	marks, last, err := d.log.Marks(ctx, r.name, 0)
+	if err != nil {
+		return State{}, err
+	}
+	st := State{Room: r.name}
+	for _, m := range marks {
+		st = st.Apply(m)
+	}
+	st.Seq, st.At = last.Seq, last.At
+	r.state.Store(&st)
+	return st, nil
+}
+
+// judgeAll judges each request against what the ones before it would leave.
+func judgeAll(st State, batch []*request) []Row {
+	var rows []Row
+	for _, req := range batch {
+		if req.settledBefore() {
+			continue
+		}
+		req.rows, req.err = req.judge(st)
+		if req.err != nil {
+			req.rows = nil
+		}
+		for i := range req.rows {
+			req.rows[i].Seq = st.Seq + 1
+			st = st.Apply(req.rows[i])
+		}
+		req.after = st
+		rows = append(rows, req.rows...)
+	}
+	return rows
+}
+
+// settledBefore reports that the log has answered this request already, in an
+// earlier round of its batch.
+func (req *request) settledBefore() bool {
+	var dup *DuplicateError
+	return errors.As(req.err, &dup)
+}
+
+// settled folds what was stored, hands each request its rows, and lets the
+// sessions know.
+func (d *Desk) settled(r *room, st State, batch []*request, stored []Row) {
+	for _, req := range batch {
+		n := len(req.rows)
+		req.rows, stored = stored[:n:n], stored[n:]
+		for _, row := range req.rows {
+			st = st.Apply(row)
+		}
+		if n > 0 {
+			req.after = st
+		}
+	}
+	r.state.Store(&st)
+	d.presence.Nudge(r.name, st.Seq)
+}
+
+// catchUp folds rows that others logged; where they do not follow directly the
+// state is read anew.
+func (r *room) catchUp(st State, rows []Row) {
+	if len(rows) == 0 {
+		r.state.Store(nil)
+		return
+	}
+	for _, row := range rows {
+		if row.Seq != st.Seq+1 {
+			r.state.Store(nil)
+			return
+		}
+		st = st.Apply(row)
+	}
+	r.state.Store(&st)
+}
+
+// refuse answers the one request of the batch that was logged before, and
+// reports whether there is such a one.
+func refuse(batch []*request, dup *DuplicateError) bool {
+	for _, req := range batch {
+		for _, row := range req.rows {
+			if row.Idem == dup.Row.Idem {
+				req.rows, req.err = nil, dup
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func fail(batch []*request, err error) {
+	for _, req := range batch {
+		if !req.settledBefore() {
+			req.rows, req.err = nil, refuseLog(err)
+		}
+	}
+}

@@ -1,0 +1,68 @@
+package chatlog
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+)
+
+// applicationID marks a file as a Hanmadi log ("HnMd"), so that a tool never
+// takes another program's database for one.
+const applicationID = 0x486E4D64
+
+// migrations bring a file from version i to i+1. They are never edited once
+// released, only added to.
+var migrations = []string{
+	// Columns carry the platform's own names. chat_log is clustered by its
+	// place in the room, because every read is a range of a room. marks is
+	// small: it leaves out the lines, which are nearly everything, and is what
+	// lets a room of a million lines be folded without reading them.
+	`CREATE TABLE meta (
+		key   TEXT NOT NULL PRIMARY KEY,
+		value TEXT NOT NULL
+	) STRICT, WITHOUT ROWID;
+	CREATE TABLE chat_log (
+		presenter_idx TEXT    NOT NULL,
+		seq           INTEGER NOT NULL CHECK (seq > 0),
+		id            TEXT    NOT NULL,
+		room_idx      TEXT    NOT NULL,
+		kind          TEXT    NOT NULL,
+		user_idx      TEXT    NOT NULL,
+		nickname      TEXT    NOT NULL,
+		message       TEXT    NOT NULL,
+		time          INTEGER NOT NULL,
+		minute        INTEGER GENERATED ALWAYS AS (time / 60000) VIRTUAL,
+		idem          TEXT    NOT NULL,
+		data          TEXT,
+		staff         TEXT,
+		PRIMARY KEY (presenter_idx, seq)
+	) STRICT, WITHOUT ROWID;
+	CREATE UNIQUE INDEX chat_log_id   ON chat_log (id);
+	CREATE UNIQUE INDEX chat_log_idem ON chat_log (presenter_idx, idem);
+	CREATE INDEX        chat_log_mark ON chat_log (presenter_idx, seq) WHERE kind <> 'message';`,
+}
+
+// migrate brings the file to the newest version, each step in a transaction of
+// its own, and refuses files that are not ours or come from a newer program.
+func migrate(ctx context.Context, conn *sql.Conn, newID func() string) error {
+	var app, version, tables int
+	if err := conn.QueryRowContext(ctx, `SELECT (SELECT application_id FROM pragma_application_id),
+		(SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM sqlite_schema)`).Scan(&app, &version, &tables); err != nil {
+		return err
+	}
+	if app != applicationID && (app != 0 || tables != 0) {
+		return fmt.Errorf("this is a database of another program (application_id %#x)", app)
+	}
+	if version > len(migrations) {
+		return fmt.Errorf("this log has schema version %d; this program knows %d: use a newer hanmadi", version, len(migrations))
+	}
+	for v := version; v < len(migrations); v++ {
+		step := fmt.Sprintf("BEGIN IMMEDIATE; %s; PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT", migrations[v], applicationID, v+1)
+		if _, err := conn.ExecContext(ctx, step); err != nil {
+			_, _ = conn.ExecContext(ctx, "ROLLBACK")
+			return fmt.Errorf("schema version %d: %w", v+1, err)
+		}
+	}
+	_, err := conn.ExecContext(ctx, `INSERT INTO meta VALUES ('log_id', ?) ON CONFLICT DO NOTHING`, newID())
+	return err
+}

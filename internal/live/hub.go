@@ -1,0 +1,289 @@
+// Package live is the links of this node: WebSockets that each read one room's
+// log from a cursor of their own.
+//
+// A session has no queue. It is nudged when its room has grown, reads what
+// follows its cursor and writes it; so a slow presenter lags and loses nothing,
+// and a reconnect runs the same code as a connect. A link costs one reading
+// goroutine; one that writes exists only while there is something to send, and
+// heartbeats come from one wheel for all.
+package live
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/hanmadi/hanmadi/internal/chat"
+	"github.com/hanmadi/hanmadi/internal/seal"
+)
+
+// Options are set once. NewHub fills the durations and counts that are zero.
+type Options struct {
+	Log     chat.Log
+	Key     seal.Key
+	Metrics *Metrics
+	Logger  *slog.Logger
+	NewID   func() string                         // session ids
+	Verify  func(token string) (chat.User, error) // errors are *chat.Refusal
+	OnGone  func(room string)                     // a presenter's last link has gone; may be nil
+	Take    func(ctx context.Context, presenter chat.User, session string) (chat.State, error)
+	Outlive bool // links go on when their token has expired
+
+	Heartbeat   time.Duration // between two of the server's; 25 s
+	StartWithin time.Duration // for the first frame of a link without a token; 10 s
+	SlowAfter   time.Duration // without progress of a write; 60 s
+	TokenGrace  time.Duration // after a token has expired; 60 s
+	NotLiveFor  time.Duration // until a link of an ended broadcast is closed; 60 s
+	Recheck     time.Duration // between two looks at the store for what nudges missed; 10 s
+	MaxLinks    int           // on this node, those that have not started yet included; 20,000
+	Attempts    int           // links a user may open a minute; 30
+}
+
+// Hub holds the links of this node. It implements [chat.Presence]. Methods may
+// be called concurrently.
+type Hub struct {
+	opts    Options
+	started time.Time
+	wheel   wheel
+	frames  frames
+	stop    chan struct{} // closed by Drain
+	running sync.WaitGroup
+
+	mu       sync.Mutex
+	rooms    map[string]*Session   // guarded by mu: the link of each room
+	left     map[string]time.Time  // guarded by mu: when a room's last link went
+	attempts map[string]time.Time  // guarded by mu: the theoretical arrival time of each user's next attempt
+	sessions map[*Session]struct{} // guarded by mu
+	draining bool                  // guarded by mu
+}
+
+var _ chat.Presence = (*Hub)(nil)
+
+// forgetLeft is how long a room that was left is remembered. It outlives every
+// window that asks for it.
+const forgetLeft = time.Hour
+
+// NewHub starts a hub; Drain stops it.
+func NewHub(o Options) *Hub {
+	setDefault(&o.Heartbeat, 25*time.Second)
+	setDefault(&o.StartWithin, 10*time.Second)
+	setDefault(&o.SlowAfter, 60*time.Second)
+	setDefault(&o.TokenGrace, 60*time.Second)
+	setDefault(&o.NotLiveFor, 60*time.Second)
+	setDefault(&o.Recheck, 10*time.Second)
+	setDefault(&o.MaxLinks, 20_000)
+	setDefault(&o.Attempts, 30)
+	h := &Hub{opts: o, started: time.Now(), stop: make(chan struct{}),
+		frames: frames{log: o.Log, key: o.Key, last: map[string]frame{}},
+		rooms:  map[string]*Session{}, left: map[string]time.Time{}, attempts: map[string]time.Time{},
+		sessions: map[*Session]struct{}{}}
+	h.opts.Metrics.observe(h)
+	h.running.Go(h.turn)
+	h.running.Go(h.recheck)
+	return h
+}
+
+func setDefault[T comparable](v *T, otherwise T) {
+	var zero T
+	if *v == zero {
+		*v = otherwise
+	}
+}
+
+// Linked implements [chat.Presence]. After a start every room has been left at
+// the start: its presenter has had no chance to come back before.
+func (h *Hub) Linked(room string) (bool, time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.rooms[room] != nil {
+		return true, time.Time{}
+	}
+	if at, ok := h.left[room]; ok {
+		return false, at
+	}
+	return false, h.started
+}
+
+// Nudge implements [chat.Presence].
+func (h *Hub) Nudge(room string, head int64) {
+	h.mu.Lock()
+	s := h.rooms[room]
+	h.mu.Unlock()
+	if s != nil {
+		s.advance(head)
+	}
+}
+
+// admit counts a new connection in, or says why not.
+func (h *Hub) admit(s *Session) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case h.draining:
+		return endDraining.refusal
+	case len(h.sessions) >= h.opts.MaxLinks:
+		return &chat.Refusal{Code: chat.Overloaded, RetryAfter: 10 * time.Second}
+	}
+	h.sessions[s] = struct{}{}
+	s.admitted = true
+	return nil
+}
+
+// attempt counts a user's attempt to open a link: a bucket of Attempts that
+// refills evenly over a minute (the generic cell rate algorithm, ITU-T I.371).
+func (h *Hub) attempt(user string) error {
+	now, each := time.Now(), time.Minute/time.Duration(h.opts.Attempts)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	tat := h.attempts[user]
+	if tat.Before(now) {
+		tat = now
+	}
+	if wait := tat.Add(each).Sub(now.Add(time.Minute)); wait > 0 {
+		return &chat.Refusal{Code: chat.RateRequests, RetryAfter: wait}
+	}
+	h.attempts[user] = tat.Add(each)
+	return nil
+}
+
+// enter makes the session its room's link, if it lives and no newer one is
+// there, and replaces the one before it.
+func (h *Hub) enter(s *Session) {
+	h.mu.Lock()
+	older := h.rooms[s.room]
+	switch {
+	case older != nil && older.rank > s.rank:
+		older = s
+	case s.hasEnded():
+		older = nil
+	default:
+		h.rooms[s.room] = s
+		delete(h.left, s.room)
+	}
+	h.mu.Unlock()
+	if older != nil {
+		older.end(endReplaced)
+	}
+}
+
+// leave takes the session out of its room, unless another took that over.
+func (h *Hub) leave(s *Session, room string) {
+	h.mu.Lock()
+	held := h.rooms[room] == s
+	if held {
+		delete(h.rooms, room)
+		h.left[room] = time.Now()
+	}
+	h.mu.Unlock()
+	if held && h.opts.OnGone != nil {
+		h.opts.OnGone(room)
+	}
+}
+
+// forget counts a connection out.
+func (h *Hub) forget(s *Session) {
+	h.mu.Lock()
+	delete(h.sessions, s)
+	h.mu.Unlock()
+}
+
+// recheck asks the store for the heads of all rooms that have a link, in one
+// query, so that a nudge that was lost is made up for; and forgets what is old.
+func (h *Hub) recheck() {
+	tick := time.NewTicker(h.opts.Recheck)
+	defer tick.Stop()
+	for {
+		select {
+		case <-h.stop:
+			return
+		case <-tick.C:
+		}
+		rooms := h.sweep()
+		if len(rooms) == 0 {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), h.opts.Recheck)
+		heads, err := h.opts.Log.Heads(ctx, rooms)
+		cancel()
+		if err != nil {
+			h.opts.Logger.Warn("cannot ask the log for its heads", "error", err)
+		}
+		for room, head := range heads {
+			h.Nudge(room, head)
+		}
+	}
+}
+
+// sweep drops what has aged out and lists the rooms that have a link.
+func (h *Hub) sweep() []string {
+	now := time.Now()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for room, at := range h.left {
+		if now.Sub(at) > forgetLeft {
+			delete(h.left, room)
+		}
+	}
+	for user, tat := range h.attempts {
+		if tat.Before(now) {
+			delete(h.attempts, user)
+		}
+	}
+	rooms := make([]string, 0, len(h.rooms))
+	for room := range h.rooms {
+		rooms = append(rooms, room)
+	}
+	h.frames.keep(h.rooms)
+	return rooms
+}
+
+// Drain refuses newcomers, says goodbye to every link, spread evenly over a
+// time so that they do not all reconnect at once, and waits until the last has
+// gone. When ctx ends first, the rest are dropped.
+func (h *Hub) Drain(ctx context.Context, over time.Duration) {
+	h.mu.Lock()
+	already := h.draining
+	h.draining = true
+	leaving := make([]*Session, 0, len(h.sessions))
+	for s := range h.sessions {
+		leaving = append(leaving, s)
+	}
+	h.mu.Unlock()
+	if already {
+		return
+	}
+	rand.Shuffle(len(leaving), func(i, j int) { leaving[i], leaving[j] = leaving[j], leaving[i] })
+	h.goodbyes(ctx, leaving, over)
+	close(h.stop)
+
+	gone := make(chan struct{})
+	go func() { h.running.Wait(); close(gone) }()
+	select {
+	case <-gone:
+	case <-ctx.Done():
+		for _, s := range leaving {
+			s.conn.Drop()
+		}
+		<-gone
+	}
+}
+
+func (h *Hub) goodbyes(ctx context.Context, leaving []*Session, over time.Duration) {
+	if len(leaving) == 0 {
+		return
+	}
+	tick := time.NewTicker(max(over/time.Duration(len(leaving)), time.Microsecond))
+	defer tick.Stop()
+	for i, s := range leaving {
+		s.end(endDraining)
+		if i == len(leaving)-1 {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
+}

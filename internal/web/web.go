@@ -1,0 +1,94 @@
+// Package web is the face of Hanmadi: its routes on one screen, the shapes of
+// its JSON, and how a refusal becomes an answer.
+package web
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"sync/atomic"
+
+	"github.com/hanmadi/hanmadi/internal/chat"
+	"github.com/hanmadi/hanmadi/internal/directory"
+	"github.com/hanmadi/hanmadi/internal/live"
+	"github.com/hanmadi/hanmadi/internal/seal"
+)
+
+// Options are set once.
+type Options struct {
+	Log      chat.Log
+	Desk     *chat.Desk
+	Hub      *live.Hub
+	Registry *directory.Registry
+	Keys     seal.KeySet
+	Verify   func(token string) (chat.User, error) // errors are *chat.Refusal
+	Check    func(context.Context) error           // can rows be written here?
+	NewID    func() string                         // request ids, where none is given
+	Origins  []string                              // that may open a link from a browser; "https://example.com"
+	Hosts    []string                              // the only Host headers taken; none: any
+	Metrics  *Metrics
+	Scrape   http.Handler // /metrics
+	Logger   *slog.Logger
+}
+
+// Server answers HTTP. Methods may be called concurrently.
+type Server struct {
+	Options
+	state atomic.Int32
+}
+
+// State is how far the program's life has come, for /readyz.
+type State int32
+
+// A server starts in StateStarting.
+const (
+	StateStarting State = iota
+	StateReady
+	StateDraining
+)
+
+// New makes a server. It is not ready until SetState says so.
+func New(o Options) *Server { return &Server{Options: o} }
+
+// SetState changes what /readyz says.
+func (s *Server) SetState(st State) { s.state.Store(int32(st)) }
+
+// Public is what viewers, presenters and their gateway reach.
+func (s *Server) Public() http.Handler {
+	m := http.NewServeMux()
+	s.public(m)
+	return s.finish(m)
+}
+
+// Admin is what the platform's operators and their monitoring reach.
+func (s *Server) Admin() http.Handler {
+	m := http.NewServeMux()
+	s.admin(m)
+	return s.finish(m)
+}
+
+// All is both faces on one address, for one machine.
+func (s *Server) All() http.Handler {
+	m := http.NewServeMux()
+	s.public(m)
+	s.admin(m)
+	return s.finish(m)
+}
+
+func (s *Server) public(m *http.ServeMux) {
+	s.route(m, "POST /v1/rooms/{room}/messages", s.say)
+	s.route(m, "GET /v1/rooms/{room}/events", s.events)
+	s.route(m, "GET /v1/rooms/{room}/head", s.head)
+	s.route(m, "GET /v1/rooms/{room}", s.room)
+	s.route(m, "GET /v1/presenter", s.link)
+	s.route(m, "GET /.well-known/jwks.json", s.jwks)
+	s.route(m, "GET /problems/{code}", s.problemPage)
+}
+
+func (s *Server) admin(m *http.ServeMux) {
+	s.route(m, "PUT /v1/rooms/{room}/broadcast", s.startBroadcast)
+	s.route(m, "DELETE /v1/rooms/{room}/broadcast", s.endBroadcast)
+	s.route(m, "GET /livez", s.livez)
+	s.route(m, "GET /readyz", s.readyz)
+	s.route(m, "GET /metrics", func(w http.ResponseWriter, r *http.Request) error { s.Scrape.ServeHTTP(w, r); return nil })
+}
