@@ -188,7 +188,9 @@ func (s *SQLite) release() error {
 		errs = append(errs, s.readDB.Close()) // readers first, so that the last connection can fold the WAL
 	}
 	if s.writer != nil {
-		errs = append(errs, s.writer.Close())
+		// So that the file alone is the log while nobody has it open.
+		_, err := s.writer.ExecContext(context.Background(), "PRAGMA wal_checkpoint(TRUNCATE)")
+		errs = append(errs, err, s.writer.Close())
 	}
 	if s.writeDB != nil {
 		errs = append(errs, s.writeDB.Close())

@@ -46,7 +46,7 @@ func TestParseKeySetAccepts(t *testing.T) {
 		"algorithm's newer name":    `{"keys":[{"kty":"OKP","crv":"Ed25519",` + x + `,"alg":"Ed25519"}]}`,
 		"key_ops verify":            `{"keys":[{"kty":"OKP","crv":"Ed25519",` + x + `,"key_ops":["verify"]}]}`,
 		"beside an EC key":          `{"keys":[` + ec + `,` + minimal + `]}`,
-		"beside an X25519 key":      `{"keys":[{"kty":"OKP","crv":"X25519",` + x + `},` + minimal + `]}`,
+		"beside an X25519 key":      `{"keys":[{"kty":"OKP","crv":"X25519","x":"?"},` + minimal + `]}`,
 		"beside an encryption key":  `{"keys":[{"kty":"OKP","crv":"Ed25519","x":"?","use":"enc"},` + minimal + `]}`,
 		"beside another algorithm":  `{"keys":[{"kty":"OKP","crv":"Ed25519","x":"?","alg":"ES256"},` + minimal + `]}`,
 		"beside a signing-only key": `{"keys":[{"kty":"OKP","crv":"Ed25519","x":"?","key_ops":["sign"]},` + minimal + `]}`,

@@ -10,7 +10,6 @@ import (
 	"github.com/hanmadi/hanmadi/internal/chat"
 	"github.com/hanmadi/hanmadi/internal/live"
 	"github.com/hanmadi/hanmadi/internal/socket"
-	"github.com/hanmadi/hanmadi/internal/token"
 )
 
 // link opens a presenter's WebSocket. What is wrong with the request itself is
