@@ -55,7 +55,7 @@ func copyChecked(ctx context.Context, from, to string) error {
 	if _, err := os.Stat(from); err != nil {
 		return err
 	}
-	db, err := sql.Open("sqlite", dsn(from, readerPragmas))
+	db, err := sql.Open("sqlite", dsn(from, "mode=ro"))
 	if err != nil {
 		return err
 	}
