@@ -47,6 +47,13 @@ func (d *Desk) State(ctx context.Context, room string) (State, error) {
 	return req.after, nil
 }
 
+// Rooms is how many rooms' states are in memory.
+func (d *Desk) Rooms() int {
+	d.rooms.mu.Lock()
+	defer d.rooms.mu.Unlock()
+	return len(d.rooms.byName)
+}
+
 // Close waits for what is being judged. Requests made after it may be refused.
 func (d *Desk) Close() { d.rooms.working.Wait() }
 
