@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -80,7 +81,7 @@ func (f *configFile) parse(data []byte) error {
 // flatten walks the file's mappings, refusing keys that nobody knows.
 func (f *configFile) flatten(prefix string, node *yaml.Node) error {
 	if node.Kind != yaml.MappingNode {
-		return fmt.Errorf("line %d: %s must be a mapping of settings", node.Line, cmpOr(prefix, "the file"))
+		return fmt.Errorf("line %d: %s must be a mapping of settings", node.Line, cmp.Or(prefix, "the file"))
 	}
 	known := knownKeys()
 	for i := 0; i+1 < len(node.Content); i += 2 {
@@ -94,7 +95,7 @@ func (f *configFile) flatten(prefix string, node *yaml.Node) error {
 				return err
 			}
 		case !slices.Contains(known, name):
-			return fmt.Errorf("line %d: there is no setting %q; did you mean %q?", key.Line, name, nearest(name, known))
+			return fmt.Errorf("line %d: there is no setting %q; did you mean %q?", key.Line, name, nearest(name, withSections(known)))
 		default:
 			if _, twice := f.values[name]; twice {
 				return fmt.Errorf("line %d: %s stands there twice", key.Line, name)
@@ -109,11 +110,15 @@ func (f *configFile) flatten(prefix string, node *yaml.Node) error {
 	return nil
 }
 
-func cmpOr(s, otherwise string) string {
-	if s == "" {
-		return otherwise
+// withSections adds the names of mappings, which can be misspelt too.
+func withSections(keys []string) []string {
+	all := slices.Clone(keys)
+	for _, key := range keys {
+		if section, _, nested := strings.Cut(key, "."); nested {
+			all = append(all, section)
+		}
 	}
-	return s
+	return all
 }
 
 // knownKeys lists every setting's dotted name, taken from Config's own tags.

@@ -1,6 +1,7 @@
 package chat
 
 import (
+	"cmp"
 	"context"
 	"time"
 )
@@ -78,7 +79,7 @@ func (d *Desk) Absent(st State) (absent bool, since time.Duration) {
 
 func (d *Desk) started(st State, open Opening, by User) Row {
 	row := d.row(st, d.opts.NewID(), KindBroadcast, by)
-	row.Broadcast = or(open.ID, row.ID)
+	row.Broadcast = cmp.Or(open.ID, row.ID)
 	row.Details.State, row.Details.Title = BroadcastStarted, open.Title
 	if !open.StartedAt.IsZero() {
 		at := open.StartedAt.UTC().Truncate(time.Millisecond)

@@ -1,6 +1,7 @@
 package chat
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -39,19 +40,11 @@ func NewDesk(log Log, presence Presence, opts DeskOptions) *Desk {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	opts.QueueFor = or(opts.QueueFor, 30*time.Second)
-	opts.Deadline = or(opts.Deadline, 5*time.Second)
-	opts.MaxQueued = or(opts.MaxQueued, 1000)
-	opts.MaxRooms = or(opts.MaxRooms, 10_000)
+	opts.QueueFor = cmp.Or(opts.QueueFor, 30*time.Second)
+	opts.Deadline = cmp.Or(opts.Deadline, 5*time.Second)
+	opts.MaxQueued = cmp.Or(opts.MaxQueued, 1000)
+	opts.MaxRooms = cmp.Or(opts.MaxRooms, 10_000)
 	return &Desk{log: log, presence: presence, opts: opts, rooms: rooms{byName: map[string]*room{}}}
-}
-
-func or[T comparable](v, otherwise T) T {
-	var zero T
-	if v == zero {
-		return otherwise
-	}
-	return v
 }
 
 // Draft is a line that somebody wants to say.

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/alecthomas/kong"
+)
+
+const samplePath = "../../hanmadi.sample.yaml"
+
+func noEnv(string) (string, bool) { return "", false }
+
+// configOf parses a file's text as serve would.
+func configOf(t *testing.T, yaml string) (Config, *configFile) {
+	t.Helper()
+	file := &configFile{values: map[string]any{}, env: noEnv}
+	if err := file.parse([]byte(yaml)); err != nil {
+		t.Fatal(err)
+	}
+	var cmd struct {
+		Config `embed:""`
+	}
+	parser, err := kong.New(&cmd, kong.Resolvers(file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := parser.Parse(nil); err != nil {
+		t.Fatal(err)
+	}
+	return cmd.Config, file
+}
+
+// Every setting stands in the sample, and what the sample says is its default
+// is its default.
+func TestSampleShowsEverySettingAndItsDefault(t *testing.T) {
+	data, err := os.ReadFile(samplePath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asIs, _ := configOf(t, string(data))
+	defaults, _ := configOf(t, "")
+	if got, want := fmt.Sprint(asIs), fmt.Sprint(defaults); got != want {
+		t.Errorf("the sample as it is changes something:\n got %s\nwant %s", got, want)
+	}
+	setting := regexp.MustCompile(`(?m)^( *)# ([a-z_]+:( .*)?)$`)
+	open, file := configOf(t, setting.ReplaceAllString(string(data), "$1$2"))
+	if got, want := fmt.Sprint(open), fmt.Sprint(defaults); got != want {
+		t.Errorf("the sample's comments are not the defaults:\n got %s\nwant %s", got, want)
+	}
+	for _, key := range knownKeys() {
+		secret := slices.ContainsFunc(new(Config).secrets(), func(s secret) bool { return s.key == key })
+		if _, there := file.values[key]; !there && !secret {
+			t.Errorf("the sample does not show %s", key)
+		}
+	}
+}
+
+func TestUnknownKeysNameTheNearest(t *testing.T) {
+	for yaml, want := range map[string]string{
+		"lisen: x":                         `"listen"`,
+		"log:\n  ulr: x":                   `"log.url"`,
+		"brodcast:\n  queue_for: 3s":       `"broadcast"`,
+		"token:\n  secret_encodng: raw":    `"token.secret_encoding"`,
+		"drain: 3":                         "must be a mapping",
+		"- a":                              "must be a mapping",
+		"listen: a\nlisten: b":             "listen",
+		"token:\n  a: 1\n  secret_fil: x ": `token.`,
+	} {
+		file := &configFile{values: map[string]any{}, env: noEnv}
+		err := file.parse([]byte(yaml))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v, want an error that names %s", yaml, err, want)
+		}
+	}
+}
+
+func TestConfigCheck(t *testing.T) {
+	good, _ := configOf(t, "")
+	if err := good.check(); err != nil {
+		t.Errorf("the defaults: %v", err)
+	}
+	for key, change := range map[string]func(*Config){
+		"listen":               func(c *Config) { c.Listen = "8080" },
+		"admin_listen":         func(c *Config) { c.AdminListen = "" },
+		"log.url":              func(c *Config) { c.Log.URL = "postgres://x" },
+		"log.tail":             func(c *Config) { c.Log.Tail = 0 },
+		"link.max":             func(c *Config) { c.Link.Max = -1 },
+		"link.origins":         func(c *Config) { c.Link.Origins = []string{"https://a.example/path"} },
+		"broadcast.queue_for":  func(c *Config) { c.Broadcast.QueueFor = 0 },
+		"broadcast.end_after":  func(c *Config) { c.Broadcast.EndAfter = 1 },
+		"drain.over":           func(c *Config) { c.Drain.Over = -1 },
+		"link.origins: \"x\" ": func(c *Config) { c.Link.Origins = []string{"x"} },
+	} {
+		c := good
+		change(&c)
+		if err := c.check(); err == nil || !strings.Contains(err.Error(), strings.TrimSpace(key)) {
+			t.Errorf("%s: got %v, want an error that names it", key, err)
+		}
+	}
+}
+
+func TestEnvNamesAreTheDocumentedOnes(t *testing.T) {
+	for key, want := range map[string]string{"listen": "HANMADI_LISTEN", "log.url": "HANMADI_LOG_URL", "token.secret": "HANMADI_TOKEN_SECRET",
+		"broadcast.queue_for": "HANMADI_BROADCAST_QUEUE_FOR"} {
+		if got := envName(key); got != want || !slices.Contains(knownKeys(), key) {
+			t.Errorf("%s: got %s (known: %v), want %s", key, got, slices.Contains(knownKeys(), key), want)
+		}
+	}
+}
+
+func TestDistance(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		want int
+	}{{"", "", 0}, {"a", "", 1}, {"kitten", "sitting", 3}, {"log.ulr", "log.url", 2}, {"listen", "listen", 0}} {
+		if got := distance(c.a, c.b); got != c.want {
+			t.Errorf("%q to %q: got %d, want %d", c.a, c.b, got, c.want)
+		}
+	}
+}
+
+// Nothing that a terminal or a reader could be fooled with passes as itself.
+func TestVisibleText(t *testing.T) {
+	for in, want := range map[string]string{
+		"안녕 하세요":         "안녕 하세요",
+		"\x1b[31mred":    `\x1b[31mred`,
+		"a\nb\rc\td":     `a\nb\rc\td`,
+		"👩‍👩‍👧❤️":        "👩‍👩‍👧❤️",
+		"abc\u202edef":   `abc\u202edef`,
+		"\u200bx\ufeff":  `\u200bx\ufeff`,
+		"\x00\x7f\u009b": `\x00\x7f\u009b`,
+	} {
+		if got := visibleText(in); got != want {
+			t.Errorf("%q: got %s, want %s", in, got, want)
+		}
+	}
+}
