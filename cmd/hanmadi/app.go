@@ -117,13 +117,14 @@ func (a *app) open() (err error) {
 		},
 		OnGone: func(room string) { a.registry.Watch(room) },
 	})
-	a.desk = chat.NewDesk(a.tail, a.hub, chat.DeskOptions{NewID: chatlog.NewID, QueueFor: a.Broadcast.QueueFor})
+	a.desk = chat.NewDesk(a.tail, a.hub, chat.DeskOptions{NewID: chatlog.NewID, QueueFor: a.Broadcast.QueueFor,
+		OnStarted: func(room string) { a.registry.Watch(room) }})
 	a.registry = directory.NewRegistry(a.desk, a.Broadcast.EndAfter, a.logger)
 	if _, err := a.registry.Resume(ctx, a.tail); err != nil {
 		return err
 	}
 	a.web = web.New(web.Options{
-		Log: a.tail, Desk: a.desk, Hub: a.hub, Registry: a.registry, Keys: seal.NewKeySet(a.key.Public()),
+		Log: a.tail, Desk: a.desk, Hub: a.hub, Keys: seal.NewKeySet(a.key.Public()),
 		Verify: a.verifier.Verify, Check: a.log.Check, NewID: chatlog.NewID, Origins: a.Link.Origins, Hosts: a.hosts,
 		Metrics: web.NewMetrics(a.metrics), Scrape: promhttp.HandlerFor(a.metrics, promhttp.HandlerOpts{}), Logger: a.logger,
 	})

@@ -13,14 +13,72 @@ type Opening struct {
 	StartedAt time.Time // zero: now
 }
 
-// TakeLink makes a session the one that holds the presenter's room, opening a
-// broadcast where none runs. It returns the state that includes its row, whose
+// Bounds in time of a room server's word.
+const (
+	trustLast = 30 * time.Second // how long the last word holds while the room server fails and nobody is linked
+	sameAfter = 30 * time.Second // a broadcast of ours that ended less long ago goes on, when it is live again
+)
+
+// word asks the room server whether the presenter is live: nil when there is no
+// room server, a refusal when it says no or nobody can say. Its explicit no
+// always holds; while it fails, a linked presenter is live, and another one is
+// what the room server last said, for a while.
+func (d *Desk) word(ctx context.Context, room string) (*Word, error) {
+	if d.opts.Directory == nil {
+		return nil, nil
+	}
+	word, err := d.opts.Directory.Live(ctx, room)
+	if err != nil {
+		linked, _ := d.presence.Linked(room)
+		switch known := !word.At.IsZero() && d.opts.Now().Sub(word.At) < trustLast; {
+		case linked:
+			word = Word{Live: true}
+		case !known:
+			return nil, &Refusal{Code: DirectoryUnavailable, RetryAfter: 2 * time.Second, Cause: err}
+		}
+	}
+	if !word.Live {
+		return nil, Refuse(BroadcastEndedCode)
+	}
+	return &word, nil
+}
+
+// onAir brings the fold in line with a room server's word that the presenter is
+// live: it returns the rows which that takes, and the state that includes them.
+func (d *Desk) onAir(st State, word *Word) ([]Row, State) {
+	if word == nil || st.Live() && (word.Broadcast == "" || word.Broadcast == st.Broadcast.ID) {
+		return nil, st
+	}
+	var rows []Row
+	put := func(row Row) { rows, st = append(rows, row), st.Apply(row) }
+	open := Opening{ID: word.Broadcast}
+	if st.Live() {
+		put(d.ended(st, User{}, "replaced"))
+	} else if open.ID == "" && !st.Ended.IsZero() && d.opts.Now().Sub(st.Ended) < sameAfter {
+		open.ID = st.Last // a hiccup, not another broadcast
+	}
+	put(d.started(st, open, User{}))
+	return rows, st
+}
+
+// GoLive opens the broadcast that the room server speaks of, where it is not
+// open yet.
+func (d *Desk) GoLive(ctx context.Context, room string, word Word) error {
+	_, err := d.Do(ctx, room, func(st State) ([]Row, error) {
+		rows, _ := d.onAir(st, &word)
+		return rows, nil
+	}, nil)
+	return err
+}
+
+// TakeLink makes a session the one that holds the presenter's room. It opens a
+// broadcast where none runs, unless a room server has the say. It returns the state that includes its row, whose
 // Link.Seq is the session's rank: a higher one replaces it.
 func (d *Desk) TakeLink(ctx context.Context, presenter User, session string) (State, error) {
 	var after State
 	_, err := d.Do(ctx, presenter.ID, func(st State) ([]Row, error) {
 		rows := make([]Row, 0, 2)
-		if !st.Live() {
+		if !st.Live() && d.opts.Directory == nil {
 			rows = append(rows, d.started(st, Opening{}, presenter))
 			st = st.Apply(rows[0])
 		}

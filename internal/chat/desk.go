@@ -29,6 +29,15 @@ type DeskOptions struct {
 	Deadline  time.Duration    // of one request, waiting included; 5 s
 	MaxQueued int              // requests that may wait per room; 1,000
 	MaxRooms  int              // states kept in memory; 10,000, more only while all are in use
+
+	// Directory, where there is one, has the say in who is live. Without it a
+	// room is live from its started row to its ended row.
+	Directory Directory
+	// OnStarted hears of every room in which a broadcast starts. It must not block.
+	OnStarted func(room string)
+	// OnUnlinked hears of every line that was logged with no link to hand it
+	// to, and of every one refused for that. It must not block.
+	OnUnlinked func(room string)
 }
 
 // retryAbsent is how long a refused sender waits while the presenter is gone:
@@ -39,6 +48,12 @@ const retryAbsent = 5 * time.Second
 func NewDesk(log Log, presence Presence, opts DeskOptions) *Desk {
 	if opts.Now == nil {
 		opts.Now = time.Now
+	}
+	if opts.OnStarted == nil {
+		opts.OnStarted = func(string) {}
+	}
+	if opts.OnUnlinked == nil {
+		opts.OnUnlinked = func(string) {}
 	}
 	opts.QueueFor = cmp.Or(opts.QueueFor, 30*time.Second)
 	opts.Deadline = cmp.Or(opts.Deadline, 5*time.Second)
@@ -85,27 +100,35 @@ func (d *Desk) Send(ctx context.Context, draft Draft) (Receipt, error) {
 			return d.repeat(draft, first)
 		}
 	}
+	word, err := d.word(ctx, draft.Room)
+	if err != nil {
+		return Receipt{}, err
+	}
 	reply, err := d.quote(ctx, draft)
 	if err != nil {
 		return Receipt{}, err
 	}
 
 	rows, err := d.do(ctx, r, func(st State) ([]Row, error) {
+		rows, st := d.onAir(st, word)
 		if err := d.mayBeSaid(st); err != nil {
 			return nil, err
 		}
 		row := d.row(st, id, KindMessage, draft.User)
 		row.Text, row.Idem, row.Details.Reply = draft.Text, idem, reply
-		return []Row{row}, nil
+		return append(rows, row), nil
 	})
 	if dup := (*DuplicateError)(nil); errors.As(err, &dup) {
 		return d.repeat(draft, dup.Row)
 	}
+	linked, _ := d.presence.Linked(draft.Room)
+	if ref := (*Refusal)(nil); !linked && (err == nil || errors.As(err, &ref) && ref.Code == PresenterGone) {
+		d.opts.OnUnlinked(draft.Room)
+	}
 	if err != nil {
 		return Receipt{}, err
 	}
-	linked, _ := d.presence.Linked(draft.Room)
-	return Receipt{Row: rows[0], Linked: linked}, nil
+	return Receipt{Row: rows[len(rows)-1], Linked: linked}, nil
 }
 
 // mayBeSaid judges a line against the room as it stands at the position that

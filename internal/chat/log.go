@@ -82,3 +82,18 @@ type Presence interface {
 	// hint and may be lost.
 	Nudge(room string, head int64)
 }
+
+// Word is what a room server says of a presenter.
+type Word struct {
+	Live      bool
+	Broadcast string    // the platform's id of the broadcast; "" where it gives none
+	At        time.Time // when it was said; zero: never
+}
+
+// Directory is the platform's room server, which knows who is live. Methods may
+// be called concurrently.
+type Directory interface {
+	// Live asks for a presenter. On error the word is the last one that is
+	// known, with the time it was said.
+	Live(ctx context.Context, room string) (Word, error)
+}

@@ -302,6 +302,7 @@ func (req *request) settledBefore() bool {
 // settled folds what was stored, hands each request its rows, and lets the
 // sessions know.
 func (d *Desk) settled(r *room, st State, batch []*request, stored []Row) {
+	before := st
 	for _, req := range batch {
 		n := len(req.rows)
 		req.rows, stored = stored[:n:n], stored[n:]
@@ -312,8 +313,12 @@ func (d *Desk) settled(r *room, st State, batch []*request, stored []Row) {
 			req.after = st
 		}
 	}
+	started := st.Live() && (before.Broadcast.Seq != st.Broadcast.Seq)
 	r.state.Store(&st)
 	d.presence.Nudge(r.name, st.Seq)
+	if started {
+		d.opts.OnStarted(r.name)
+	}
 }
 
 // catchUp folds rows that others logged; where they do not follow directly the

@@ -10,6 +10,8 @@ type State struct {
 	Seq       int64     // applied position: the last row folded
 	At        time.Time // of that row
 	Broadcast Broadcast // the running one; ID is "" when there is none
+	Last      string    // id of the one that ended last
+	Ended     time.Time // when that was
 	Link      LinkHold
 }
 
@@ -45,6 +47,7 @@ func (s State) Apply(r Row) State {
 				s.Broadcast.Started = *at
 			}
 		} else {
+			s.Last, s.Ended = s.Broadcast.ID, r.At
 			s.Broadcast = Broadcast{}
 		}
 	case KindLink:

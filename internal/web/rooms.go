@@ -10,29 +10,11 @@ import (
 
 	"github.com/hanmadi/hanmadi/internal/chat"
 	"github.com/hanmadi/hanmadi/internal/text"
-	"github.com/hanmadi/hanmadi/internal/token"
 	"github.com/hanmadi/hanmadi/internal/wire"
 )
 
 // MaxBody bounds the bodies of requests, in bytes.
 const MaxBody = 8 << 10
-
-// user is whoever the request's token names.
-func (s *Server) user(r *http.Request) (chat.User, error) {
-	raw, err := token.FromHeaders(r.Header)
-	if err != nil {
-		return chat.User{}, err
-	}
-	return s.Verify(raw)
-}
-
-func (s *Server) operator(r *http.Request) (chat.User, error) {
-	user, err := s.user(r)
-	if err == nil && user.Role != chat.RoleOperator {
-		err = chat.Refuse(chat.Forbidden)
-	}
-	return user, err
-}
 
 func roomOf(r *http.Request) (string, error) {
 	room := r.PathValue("room")
@@ -120,6 +102,9 @@ type sent struct {
 }
 
 func (s *Server) say(w http.ResponseWriter, r *http.Request) error {
+	if err := s.sameSite(r); err != nil {
+		return err
+	}
 	user, err := s.user(r)
 	if err != nil {
 		return err
@@ -258,7 +243,6 @@ func (s *Server) startBroadcast(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	s.Registry.Watch(room)
 	status := http.StatusOK
 	if fresh {
 		status = http.StatusCreated

@@ -9,26 +9,26 @@ import (
 	"sync/atomic"
 
 	"github.com/hanmadi/hanmadi/internal/chat"
-	"github.com/hanmadi/hanmadi/internal/directory"
 	"github.com/hanmadi/hanmadi/internal/live"
 	"github.com/hanmadi/hanmadi/internal/seal"
+	"github.com/hanmadi/hanmadi/internal/token"
 )
 
 // Options are set once.
 type Options struct {
-	Log      chat.Log
-	Desk     *chat.Desk
-	Hub      *live.Hub
-	Registry *directory.Registry
-	Keys     seal.KeySet
-	Verify   func(token string) (chat.User, error) // errors are *chat.Refusal
-	Check    func(context.Context) error           // can rows be written here?
-	NewID    func() string                         // request ids, where none is given
-	Origins  []string                              // that may open a link from a browser; "https://example.com"
-	Hosts    []string                              // the only Host headers taken; none: any
-	Metrics  *Metrics
-	Scrape   http.Handler // /metrics
-	Logger   *slog.Logger
+	Log     chat.Log
+	Desk    *chat.Desk
+	Hub     *live.Hub
+	Keys    seal.KeySet
+	Verify  func(token string) (chat.User, error) // errors are *chat.Refusal
+	Gateway token.Gateway                         // whose identity headers are believed
+	Check   func(context.Context) error           // can rows be written here?
+	NewID   func() string                         // request ids, where none is given
+	Origins []string                              // that may open a link from a browser; "https://example.com"
+	Hosts   []string                              // the only Host headers taken; none: any
+	Metrics *Metrics
+	Scrape  http.Handler // /metrics
+	Logger  *slog.Logger
 }
 
 // Server answers HTTP. Methods may be called concurrently.
@@ -88,6 +88,7 @@ func (s *Server) public(m *http.ServeMux) {
 func (s *Server) admin(m *http.ServeMux) {
 	s.route(m, "PUT /v1/rooms/{room}/broadcast", s.startBroadcast)
 	s.route(m, "DELETE /v1/rooms/{room}/broadcast", s.endBroadcast)
+	s.route(m, "POST /check", s.checkLive)
 	s.route(m, "GET /livez", s.livez)
 	s.route(m, "GET /readyz", s.readyz)
 	s.route(m, "GET /metrics", func(w http.ResponseWriter, r *http.Request) error { s.Scrape.ServeHTTP(w, r); return nil })

@@ -23,7 +23,6 @@ import (
 
 	"github.com/hanmadi/hanmadi/internal/chat"
 	"github.com/hanmadi/hanmadi/internal/chatlog/logtest"
-	"github.com/hanmadi/hanmadi/internal/directory"
 	"github.com/hanmadi/hanmadi/internal/live"
 	"github.com/hanmadi/hanmadi/internal/seal"
 )
@@ -70,7 +69,7 @@ func newFixture(t *testing.T, change func(*Options)) *fixture {
 			return f.desk.TakeLink(ctx, u, s)
 		}})
 	f.desk = chat.NewDesk(f.log, hub, chat.DeskOptions{NewID: newID})
-	o := Options{Log: f.log, Desk: f.desk, Hub: hub, Registry: directory.NewRegistry(f.desk, 0, logger), Keys: seal.NewKeySet(key.Public()),
+	o := Options{Log: f.log, Desk: f.desk, Hub: hub, Keys: seal.NewKeySet(key.Public()),
 		Verify: verify, Check: func(context.Context) error { return f.check }, NewID: newID, Origins: []string{"https://stage.example"},
 		Metrics: NewMetrics(reg), Scrape: promhttp.HandlerFor(reg, promhttp.HandlerOpts{}), Logger: logger}
 	if change != nil {
