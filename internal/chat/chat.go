@@ -37,7 +37,8 @@ type User struct {
 	Nickname string          // 1–40 code points, already cleaned
 	Role     Role            // RoleOperator or empty: roles in a room come from [User.RoleIn]
 	Attrs    json.RawMessage // a JSON object of at most MaxAttrs bytes, or nil
-	Expires  time.Time       // when the token ends; zero for the server itself
+	Expires  time.Time       // when the token ends; zero for the server itself and for whoever a gateway names
+	Claimed  []string        // roles that the platform's token claims: a wish, see broadcast.presenters
 }
 
 // RoleIn is the user's role in a room.

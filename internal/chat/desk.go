@@ -59,7 +59,7 @@ func NewDesk(log Log, presence Presence, opts DeskOptions) *Desk {
 	opts.Deadline = cmp.Or(opts.Deadline, 5*time.Second)
 	opts.MaxQueued = cmp.Or(opts.MaxQueued, 1000)
 	opts.MaxRooms = cmp.Or(opts.MaxRooms, 10_000)
-	return &Desk{log: log, presence: presence, opts: opts, rooms: rooms{byName: map[string]*room{}}}
+	return &Desk{log: log, presence: presence, opts: opts, rooms: rooms{byName: map[string]*room{}, onAir: map[string]string{}}}
 }
 
 // Draft is a line that somebody wants to say.

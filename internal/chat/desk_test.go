@@ -376,10 +376,10 @@ func TestFailingLog(t *testing.T) {
 		{"unknown, not written", false, fmt.Errorf("%w: cut", chat.ErrOutcomeUnknown), chat.LogOutcomeUnknown},
 		{"unknown, written", true, fmt.Errorf("%w: cut", chat.ErrOutcomeUnknown), chat.LogOutcomeUnknown},
 	} {
-		log.Fail = func(string, []chat.Row) (bool, error) { return c.written, c.err }
+		log.FailWith(func(string, []chat.Row) (bool, error) { return c.written, c.err })
 		_, err := desk.Send(t.Context(), keyed(c.name, c.name))
 		wantCode(t, c.name, err, c.want)
-		log.Fail = nil
+		log.FailWith(nil)
 		before := len(rowsOf(t, log, "7"))
 		mustSend(t, desk, keyed(c.name, c.name))
 		if got, want := len(rowsOf(t, log, "7"))-before, map[bool]int{true: 0, false: 1}[c.written]; got != want {

@@ -47,6 +47,15 @@ func (d *Desk) State(ctx context.Context, room string) (State, error) {
 	return req.after, nil
 }
 
+// RoomOf names the room whose running broadcast has an id, as far as this node
+// knows: rooms that are live are looked at by it now and then.
+func (d *Desk) RoomOf(broadcast string) (room string, known bool) {
+	d.rooms.mu.Lock()
+	defer d.rooms.mu.Unlock()
+	room, known = d.rooms.onAir[broadcast]
+	return room, known
+}
+
 // Rooms is how many rooms' states are in memory.
 func (d *Desk) Rooms() int {
 	d.rooms.mu.Lock()
@@ -75,9 +84,43 @@ type room struct {
 }
 
 type rooms struct {
-	mu      sync.Mutex
-	byName  map[string]*room
 	working sync.WaitGroup
+
+	mu     sync.Mutex
+	byName map[string]*room  // guarded by mu
+	onAir  map[string]string // guarded by mu: rooms by the ids of their running broadcasts
+}
+
+// know keeps a room's state, and finds it by its broadcast from now on.
+func (rs *rooms) know(r *room, st *State) {
+	var before string
+	if old := r.state.Swap(st); old != nil {
+		before = old.Broadcast.ID
+	}
+	if before == st.Broadcast.ID {
+		return
+	}
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if rs.onAir[before] == r.name {
+		delete(rs.onAir, before)
+	}
+	if st.Live() {
+		rs.onAir[st.Broadcast.ID] = r.name
+	}
+}
+
+// doubt forgets a room's state, which is read from the log when it is needed.
+func (rs *rooms) doubt(r *room) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	rs.doubtLocked(r)
+}
+
+func (rs *rooms) doubtLocked(r *room) {
+	if st := r.state.Swap(nil); st != nil && rs.onAir[st.Broadcast.ID] == r.name {
+		delete(rs.onAir, st.Broadcast.ID)
+	}
 }
 
 func (rs *rooms) acquire(name string, keep int) *room {
@@ -102,6 +145,7 @@ func (rs *rooms) dropOneLocked() {
 	for name, r := range rs.byName {
 		if r.users == 0 {
 			delete(rs.byName, name)
+			rs.doubtLocked(r)
 			return
 		}
 		if looked++; looked == 64 {
@@ -243,10 +287,10 @@ func (d *Desk) settle(r *room, batch []*request) {
 			d.settled(r, st, batch, stored)
 			return
 		case errors.As(err, &behind):
-			r.catchUp(st, behind.Rows)
+			d.catchUp(r, st, behind.Rows)
 		case errors.As(err, &dup) && refuse(batch, dup):
 		default:
-			r.state.Store(nil)
+			d.rooms.doubt(r)
 			fail(batch, err)
 			return
 		}
@@ -267,7 +311,7 @@ func (d *Desk) load(ctx context.Context, r *room) (State, error) {
 		st = st.Apply(m)
 	}
 	st.Seq, st.At = last.Seq, last.At
-	r.state.Store(&st)
+	d.rooms.know(r, &st)
 	return st, nil
 }
 
@@ -314,7 +358,7 @@ func (d *Desk) settled(r *room, st State, batch []*request, stored []Row) {
 		}
 	}
 	started := st.Live() && (before.Broadcast.Seq != st.Broadcast.Seq)
-	r.state.Store(&st)
+	d.rooms.know(r, &st)
 	d.presence.Nudge(r.name, st.Seq)
 	if started {
 		d.opts.OnStarted(r.name)
@@ -323,19 +367,19 @@ func (d *Desk) settled(r *room, st State, batch []*request, stored []Row) {
 
 // catchUp folds rows that others logged; where they do not follow directly the
 // state is read anew.
-func (r *room) catchUp(st State, rows []Row) {
+func (d *Desk) catchUp(r *room, st State, rows []Row) {
 	if len(rows) == 0 {
-		r.state.Store(nil)
+		d.rooms.doubt(r)
 		return
 	}
 	for _, row := range rows {
 		if row.Seq != st.Seq+1 {
-			r.state.Store(nil)
+			d.rooms.doubt(r)
 			return
 		}
 		st = st.Apply(row)
 	}
-	r.state.Store(&st)
+	d.rooms.know(r, &st)
 }
 
 // refuse answers the one request of the batch that was logged before, and

@@ -17,14 +17,22 @@ import (
 // something else than the store (fake time, fuzzing), and passes [Run] like
 // the real ones.
 type Memory struct {
-	// Fail, when it returns an error, makes Append fail with it before
-	// (written false) or after (written true) the rows are stored.
-	Fail func(room string, rows []chat.Row) (written bool, err error)
-
 	id string
-	mu sync.Mutex
-	// guarded by mu
-	rooms map[string][]chat.Row
+
+	mu    sync.Mutex
+	rooms map[string][]chat.Row // guarded by mu
+	fail  Failure               // guarded by mu
+}
+
+// Failure decides whether an Append fails: with err, before (written false) or
+// after (written true) the rows are stored.
+type Failure func(room string, rows []chat.Row) (written bool, err error)
+
+// FailWith asks f at every Append from now on; nil: none fails.
+func (m *Memory) FailWith(f Failure) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fail = f
 }
 
 var _ chat.Log = (*Memory)(nil)
@@ -42,16 +50,16 @@ func (m *Memory) Append(ctx context.Context, room string, after int64, rows []ch
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("%w: %w", chat.ErrLogUnavailable, err)
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	var failure error
-	if m.Fail != nil {
-		written, err := m.Fail(room, rows)
+	if m.fail != nil {
+		written, err := m.fail(room, rows)
 		if err != nil && !written {
 			return nil, err
 		}
 		failure = err
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	have := m.rooms[room]
 	if int64(len(have)) != after {
 		return nil, &chat.BehindError{Rows: slices.Clone(have[min(int64(len(have)), after):])}
