@@ -2,11 +2,12 @@ package token
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -59,16 +60,20 @@ func (c *claims) member(name string) json.RawMessage {
 }
 
 // user reads who the token stands for. Its errors are refusals.
-func (c *claims) user() (chat.User, error) {
-	id, err := c.userID()
+func (c *claims) user(names ClaimNames) (chat.User, error) {
+	id, err := c.userID(names.User)
 	if err != nil {
 		return chat.User{}, err
 	}
-	nickname, err := c.string("nickname")
+	nickname, err := c.string(names.Nickname)
 	if err != nil {
 		return chat.User{}, invalid(err)
 	}
-	attrs, err := compactAttrs(c.member("attrs"))
+	attrs, err := c.attrs(names.Attrs)
+	if err != nil {
+		return chat.User{}, invalid(err)
+	}
+	roles, err := c.roles(names.Role)
 	if err != nil {
 		return chat.User{}, invalid(err)
 	}
@@ -83,35 +88,39 @@ func (c *claims) user() (chat.User, error) {
 		ID:       id,
 		Nickname: text.Nickname(nickname, id),
 		Attrs:    attrs,
+		Claimed:  roles,
 		Expires:  exp.UTC(),
 	}, nil
 }
 
-func (c *claims) userID() (string, error) {
-	camel, err := c.id("userIdx")
-	if err != nil {
-		return "", invalid(err)
+// userID reads the user's id by the rule of [ClaimNames].
+func (c *claims) userID(names []string) (string, error) {
+	var id, from string
+	for _, name := range names {
+		if name == "sub" {
+			continue
+		}
+		next, err := c.id(name)
+		switch {
+		case err != nil:
+			return "", invalid(err)
+		case next == "":
+		case id == "":
+			id, from = next, name
+		case id != next:
+			return "", &chat.Refusal{Code: chat.TokenMismatch, Cause: fmt.Errorf("%s and %s name different users", from, name)}
+		}
 	}
-	snake, err := c.id("user_idx")
-	if err != nil {
-		return "", invalid(err)
+	if id == "" && slices.Contains(names, "sub") {
+		var err error
+		if id, err = c.id("sub"); err != nil {
+			return "", invalid(err)
+		}
 	}
-	if camel != "" && snake != "" && camel != snake {
-		return "", &chat.Refusal{Code: chat.TokenMismatch, Cause: errors.New("userIdx and user_idx name different users")}
+	if id == "" {
+		return "", invalid(fmt.Errorf("no user: of %s none is there", strings.Join(names, ", ")))
 	}
-	if id := cmp.Or(camel, snake); id != "" {
-		return id, nil
-	}
-	// Read only now: beside the platform's own claims sub may be anything,
-	// such as an address.
-	sub, err := c.id("sub")
-	if err != nil {
-		return "", invalid(err)
-	}
-	if sub == "" {
-		return "", invalid(errors.New("none of userIdx, user_idx and sub is there"))
-	}
-	return sub, nil
+	return id, nil
 }
 
 // id reads a claim that names a user, "" where it is absent. A number is never
@@ -148,6 +157,18 @@ func (c *claims) string(name string) (s string, err error) {
 	return s, nil
 }
 
+// strings reads a string or an array of strings, nil where it is absent.
+func (c *claims) strings(name string) (list jwt.ClaimStrings, err error) {
+	m := c.member(name)
+	if m == nil {
+		return nil, nil
+	}
+	if json.Unmarshal(m, &list) != nil {
+		return nil, fmt.Errorf("%s is neither a string nor strings", name)
+	}
+	return list, nil
+}
+
 // date reads a NumericDate (RFC 7519 section 2) in whole seconds, nil where it
 // is absent.
 func (c *claims) date(name string) (*jwt.NumericDate, error) {
@@ -170,17 +191,36 @@ func (c *claims) GetIssuedAt() (*jwt.NumericDate, error)       { return c.date("
 func (c *claims) GetIssuer() (string, error)                   { return c.string("iss") }
 func (c *claims) GetSubject() (string, error)                  { return c.id("sub") }
 
-// GetAudience reads aud, which is a string or an array of strings.
-func (c *claims) GetAudience() (jwt.ClaimStrings, error) {
-	m := c.member("aud")
-	if m == nil {
+func (c *claims) GetAudience() (jwt.ClaimStrings, error) { return c.strings("aud") }
+
+// attrs reads the user's attrs, nil where there are none: the claim attrs, or an
+// object of the claims that are named.
+func (c *claims) attrs(names []string) (json.RawMessage, error) {
+	if len(names) == 0 {
+		return compactAttrs(c.member("attrs"))
+	}
+	var b bytes.Buffer
+	for _, name := range names {
+		m := c.member(name)
+		if m == nil {
+			continue
+		}
+		if m[0] == '{' || m[0] == '[' {
+			return nil, fmt.Errorf("%s, one of the attrs, is none of string, number and boolean", name)
+		}
+		separator := byte(',')
+		if b.Len() == 0 {
+			separator = '{'
+		}
+		b.WriteByte(separator)
+		b.WriteString(`"` + name + `":`) // checkNames saw that it needs no escapes
+		b.Write(m)
+	}
+	if b.Len() == 0 {
 		return nil, nil
 	}
-	var aud jwt.ClaimStrings
-	if json.Unmarshal(m, &aud) != nil {
-		return nil, errors.New("aud is neither a string nor strings")
-	}
-	return aud, nil
+	b.WriteByte('}')
+	return compactAttrs(b.Bytes())
 }
 
 // compactAttrs gives attrs as they stand in every row of their user. Attrs of
@@ -198,4 +238,31 @@ func compactAttrs(attrs json.RawMessage) (json.RawMessage, error) {
 		return nil, fmt.Errorf("attrs is longer than %d bytes", chat.MaxAttrs)
 	}
 	return b.Bytes(), nil
+}
+
+// Bounds of [chat.User].Claimed.
+const (
+	maxRoles     = 16
+	maxRoleBytes = 64
+)
+
+// roles reads the claim of roles, nil where there is none. Empty strings are no
+// roles: some platforms write "" for their ordinary users. As with attrs, what
+// is out of bounds is an error.
+func (c *claims) roles(name string) ([]string, error) {
+	if name == "" || c.member(name) == nil {
+		return nil, nil
+	}
+	roles, err := c.strings(name)
+	if err != nil {
+		return nil, err
+	}
+	roles = slices.DeleteFunc(roles, func(role string) bool { return role == "" })
+	if len(roles) > maxRoles || slices.ContainsFunc(roles, func(role string) bool { return len(role) > maxRoleBytes }) {
+		return nil, fmt.Errorf("%s is more than %d roles, or one longer than %d bytes", name, maxRoles, maxRoleBytes)
+	}
+	if len(roles) == 0 {
+		return nil, nil
+	}
+	return roles, nil
 }

@@ -1,9 +1,11 @@
 package token
 
 import (
+	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -43,6 +45,10 @@ func ParseSecret(s, encoding string) ([]byte, error) {
 }
 
 func checkSecret(secret []byte) error {
+	// A public key is no secret, and a private one is not for us.
+	if bytes.Contains(secret, []byte("-----BEGIN ")) {
+		return errors.New("secret is PEM, so it is no secret of HS256; public keys belong into token.public_keys")
+	}
 	if len(secret) < minSecret {
 		return fmt.Errorf("secret has %d bytes after decoding; HS256 needs at least %d", len(secret), minSecret)
 	}

@@ -211,7 +211,7 @@ func TestVerifyRefuses(t *testing.T) {
 			}
 		})
 	}
-	if got, want := v.cache.EstimatedSize(), 0; got != want {
+	if got, want := v.rules.Load().cache.EstimatedSize(), 0; got != want {
 		t.Errorf("cached refusals: got %d, want %d", got, want)
 	}
 }
@@ -379,9 +379,6 @@ func TestIssuerAndAudience(t *testing.T) {
 	}
 }
 
-// The cache counts from when a token came in; what counts is the clock when it
-// is used.
-// The bubble of synctest fails the test if a goroutine outlives it.
 func TestNewRefuses(t *testing.T) {
 	long := []byte(strings.Repeat("MARK", 20)) // longer than a block of SHA-256
 	hashed := sha256.Sum256(long)
@@ -390,7 +387,8 @@ func TestNewRefuses(t *testing.T) {
 		config Config
 		want   string
 	}{
-		{"no secret", Config{}, "token.secret: secret has 0 bytes"},
+		{"no key", Config{}, "token.secret, token.public_keys and token.jwks_url are all empty"},
+		{"no key for users", Config{OperatorSecret: operatorSecret}, "token.secret, token.public_keys and token.jwks_url are all empty"},
 		{"short secret", Config{Secret: []byte("MARK31 bytes of secret.........")}, "token.secret: secret has 31 bytes"},
 		{"short operator's secret", Config{Secret: userSecret, OperatorSecret: []byte("MARK")}, "token.operator_secret: secret has 4 bytes"},
 		{"same secret", Config{Secret: userSecret, OperatorSecret: userSecret}, "token.operator_secret: the same key"},
@@ -420,6 +418,3 @@ func TestNewCopiesSecrets(t *testing.T) {
 		t.Errorf("got %v, want no error", err)
 	}
 }
-
-// Whatever the payload, a user that is accepted can be told from a minted token
-// in the same words, and a refusal is one that the catalogue knows.
