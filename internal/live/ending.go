@@ -43,7 +43,7 @@ func endFor(err error) *ending {
 	switch r.Code {
 	case chat.TokenExpired:
 		return endTokenExpired
-	case chat.TokenInvalid, chat.TokenMissing, chat.TokenMismatch:
+	case chat.TokenInvalid, chat.TokenMissing, chat.TokenMismatch, chat.IdentityInvalid, chat.IdentityUntrusted:
 		return &ending{"bad_token", wire.CloseBadToken, r}
 	case chat.RateRequests, chat.Overloaded:
 		return &ending{"too_many", wire.CloseTooManyAttempts, r}

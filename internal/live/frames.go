@@ -84,7 +84,7 @@ func (f *frames) build(room string, rows []chat.Row) (frame, error) {
 	payload := append(head[:len(head)-1], `,"events":[`...)
 	escaped := wire.EscapedLen(payload) + len("]}")
 	for i, row := range rows {
-		event, err := encodeEvent(row.Event())
+		event, err := encodeJSON(row.Event())
 		if err != nil {
 			return frame{}, err
 		}
@@ -110,13 +110,13 @@ func (f *frames) build(room string, rows []chat.Row) (frame, error) {
 // signatureRoom has the length of every signature: 64 bytes in base64url.
 var signatureRoom = string(bytes.Repeat([]byte{'A'}, 86))
 
-// encodeEvent writes an event without escaping < and > for HTML, which would
-// make every relay carry six bytes for one.
-func encodeEvent(e chat.Event) ([]byte, error) {
+// encodeJSON writes without escaping < and > for HTML, which would make every
+// relay carry six bytes for one.
+func encodeJSON(v any) ([]byte, error) {
 	var buf bytes.Buffer
 	enc := json.NewEncoder(&buf)
 	enc.SetEscapeHTML(false)
-	if err := enc.Encode(e); err != nil {
+	if err := enc.Encode(v); err != nil {
 		return nil, err
 	}
 	return bytes.TrimSuffix(buf.Bytes(), []byte("\n")), nil

@@ -27,7 +27,7 @@ type Options struct {
 	Logger  *slog.Logger
 	NewID   func() string                         // session ids
 	Verify  func(token string) (chat.User, error) // errors are *chat.Refusal
-	OnGone  func(room string)                     // a presenter's last link has gone; may be nil
+	OnGone  func(room string)                     // a presenter's last link has gone, or did not come to be; may be nil
 	Take    func(ctx context.Context, presenter chat.User, session string) (chat.State, error)
 	Outlive bool // links go on when their token has expired
 
@@ -37,6 +37,7 @@ type Options struct {
 	TokenGrace  time.Duration // after a token has expired; 60 s
 	NotLiveFor  time.Duration // until a link of an ended broadcast is closed; 60 s
 	Recheck     time.Duration // between two looks at the store for what nudges missed; 10 s
+	PerAddress  int           // links from one address; 1,000
 	MaxLinks    int           // on this node, those that have not started yet included; 20,000
 	Attempts    int           // links a user may open a minute; 30
 }
@@ -51,12 +52,14 @@ type Hub struct {
 	stop    chan struct{} // closed by Drain
 	running sync.WaitGroup
 
-	mu       sync.Mutex
-	rooms    map[string]*Session   // guarded by mu: the link of each room
-	left     map[string]time.Time  // guarded by mu: when a room's last link went
-	attempts map[string]time.Time  // guarded by mu: the theoretical arrival time of each user's next attempt
-	sessions map[*Session]struct{} // guarded by mu
-	draining bool                  // guarded by mu
+	mu        sync.Mutex
+	rooms     map[string]*Session   // guarded by mu: the link of each room
+	left      map[string]time.Time  // guarded by mu: when a room's last link went
+	attempts  map[string]time.Time  // guarded by mu: the theoretical arrival time of each user's next attempt
+	addresses map[string]int        // guarded by mu: links of each address
+	places    map[string]place      // guarded by mu: of the original dialect
+	sessions  map[*Session]struct{} // guarded by mu
+	draining  bool                  // guarded by mu
 }
 
 var _ chat.Presence = (*Hub)(nil)
@@ -73,12 +76,13 @@ func NewHub(o Options) *Hub {
 	setDefault(&o.TokenGrace, 60*time.Second)
 	setDefault(&o.NotLiveFor, 60*time.Second)
 	setDefault(&o.Recheck, 10*time.Second)
+	setDefault(&o.PerAddress, 1000)
 	setDefault(&o.MaxLinks, 20_000)
 	setDefault(&o.Attempts, 30)
 	h := &Hub{opts: o, started: time.Now(), stop: make(chan struct{}),
 		frames: frames{log: o.Log, key: o.Key, last: map[string]frame{}},
 		rooms:  map[string]*Session{}, left: map[string]time.Time{}, attempts: map[string]time.Time{},
-		sessions: map[*Session]struct{}{}}
+		sessions: map[*Session]struct{}{}, addresses: map[string]int{}, places: map[string]place{}}
 	h.opts.Metrics.observe(h)
 	h.running.Go(h.turn)
 	h.running.Go(h.recheck)
@@ -116,8 +120,31 @@ func (h *Hub) Nudge(room string, head int64) {
 	}
 }
 
-// admit counts a new connection in, or says why not.
-func (h *Hub) admit(s *Session) error {
+// reserve counts a connection of an address in, or says that it has too many.
+func (h *Hub) reserve(address string) error {
+	if address == "" {
+		return nil
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.addresses[address] >= h.opts.PerAddress {
+		return &chat.Refusal{Code: chat.RateRequests, RetryAfter: 10 * time.Second}
+	}
+	h.addresses[address]++
+	return nil
+}
+
+func (h *Hub) unreserve(address string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.addresses[address]--; h.addresses[address] <= 0 {
+		delete(h.addresses, address)
+	}
+}
+
+// admit counts a new connection in and runs it, or says why not. It does both
+// under mu, so that a drain waits for every session that it finds.
+func (h *Hub) admit(s *Session, a Arrival) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
@@ -128,6 +155,7 @@ func (h *Hub) admit(s *Session) error {
 	}
 	h.sessions[s] = struct{}{}
 	s.admitted = true
+	h.running.Go(func() { s.run(a) })
 	return nil
 }
 
@@ -177,7 +205,13 @@ func (h *Hub) leave(s *Session, room string) {
 		h.left[room] = time.Now()
 	}
 	h.mu.Unlock()
-	if held && h.opts.OnGone != nil {
+	if held {
+		h.gone(room)
+	}
+}
+
+func (h *Hub) gone(room string) {
+	if h.opts.OnGone != nil {
 		h.opts.OnGone(room)
 	}
 }
@@ -187,6 +221,7 @@ func (h *Hub) forget(s *Session) {
 	h.mu.Lock()
 	delete(h.sessions, s)
 	h.mu.Unlock()
+	h.unreserve(s.address)
 }
 
 // recheck asks the store for the heads of all rooms that have a link, in one
@@ -224,6 +259,11 @@ func (h *Hub) sweep() []string {
 	for room, at := range h.left {
 		if now.Sub(at) > forgetLeft {
 			delete(h.left, room)
+		}
+	}
+	for room, p := range h.places {
+		if now.Sub(p.at) > rememberOriginal && h.rooms[room] == nil {
+			delete(h.places, room)
 		}
 	}
 	for user, tat := range h.attempts {

@@ -102,7 +102,7 @@ func (s *Session) lag() (rows int64, since time.Duration, unrelayed int64) {
 		since = time.Since(s.behind)
 	}
 	if s.relayed > 0 {
-		unrelayed = s.cursor - s.relayed
+		unrelayed = max(0, s.cursor-s.relayed)
 	}
 	return rows, since, unrelayed
 }

@@ -26,6 +26,8 @@ type Session struct {
 	conn     *socket.Conn
 	lang     chat.Lang
 	id       string
+	address  string // counted against PerAddress
+	speaks   dialect
 	admitted bool // counted by the hub, which waits for it
 
 	mu sync.Mutex
@@ -40,7 +42,8 @@ type Session struct {
 	cursor     int64     // everything up to here has been written to the socket
 	head       int64     // the room's end, as far as known
 	behind     time.Time // since when cursor < head; zero when level
-	relayed    int64     // everything up to here has been relayed, says the page
+	resting    bool      // the log did not give what follows cursor; the next nudge asks it again
+	relayed    int64     // everything up to here has been relayed, says the page; it may be ahead of cursor
 	beat       bool      // a heartbeat is to be sent
 	pong       bool      // an answer to "ping" is to be sent
 	unanswered int       // heartbeats sent since the peer was last heard
@@ -56,26 +59,39 @@ type Arrival struct {
 	Refused error      // why this user gets no link, told after the upgrade
 	After   *int64     // the cursor, nil for none
 	Lang    chat.Lang  // of the sentences
+	Address string     // that counts against PerAddress; "" is exempt
+
+	// Original, when not nil, makes it a link of the original platform's
+	// dialect, with times in that zone.
+	Original *time.Location
 }
 
-// Accept upgrades a request to a link and returns while the link lives on. On
-// error it has answered the request. Whoever is refused is upgraded all the
-// same, because a browser learns nothing from a refused upgrade.
+// Accept upgrades a request to a link and returns while the link lives on.
+// Whoever is refused is upgraded all the same, because a browser learns nothing
+// from a refused upgrade; only an address that has too many links is not, and
+// is the error, which the caller answers.
 func (h *Hub) Accept(w http.ResponseWriter, r *http.Request, a Arrival) error {
-	conn, err := socket.Accept(w, r, wire.MaxClientFrame)
-	if err != nil {
+	if err := h.reserve(a.Address); err != nil {
 		return err
 	}
-	s := &Session{hub: h, conn: conn, lang: a.Lang, id: h.opts.NewID()}
-	if err := h.admit(s); err != nil {
-		go s.turnAway(err) // not waited for: a drain would never end
-		return nil
+	conn, err := socket.Accept(w, r, wire.MaxClientFrame)
+	if err != nil {
+		h.unreserve(a.Address)
+		return nil // it has answered
 	}
-	h.running.Go(func() { s.run(a) })
+	s := &Session{hub: h, conn: conn, lang: a.Lang, id: h.opts.NewID(), address: a.Address, speaks: native{}}
+	if a.Original != nil {
+		s.speaks = original{a.Original}
+	}
+	conn.OnPong(s.heard)
+	if err := h.admit(s, a); err != nil {
+		go s.turnAway(err) // not waited for: a drain would never end
+	}
 	return nil
 }
 
 func (s *Session) turnAway(why error) {
+	defer s.hub.unreserve(s.address)
 	s.end(endFor(why))
 	s.listen()
 	s.conn.Drop()
@@ -109,10 +125,15 @@ func (s *Session) open(a Arrival) *ending {
 	if err := s.hub.attempt(user.ID); err != nil {
 		return endFor(err)
 	}
+	if s.hasEnded() { // it must not take the room from a link that lives
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), replyTime)
 	defer cancel()
 	st, err := s.hub.opts.Take(ctx, *user, s.id)
 	if err != nil {
+		// Its rows may be in the log all the same: a broadcast without a link.
+		s.hub.gone(user.ID)
 		return endFor(err)
 	}
 	s.begin(st, start, user.Expires)
@@ -122,25 +143,18 @@ func (s *Session) open(a Arrival) *ending {
 	return nil
 }
 
+// awaitStart reads the first frame. Its time is not a deadline of the read: a
+// read that has failed cannot find the peer's answer to a goodbye.
 func (s *Session) awaitStart() (chat.User, wire.Start, *ending) {
-	s.conn.ReadBy(time.Now().Add(s.hub.opts.StartWithin))
+	late := time.AfterFunc(s.hub.opts.StartWithin, func() { s.end(endProtocol("no start frame in time")) })
 	data, err := s.conn.Read()
+	late.Stop()
 	if err != nil {
-		if socket.TimedOut(err) {
-			return chat.User{}, wire.Start{}, endProtocol("no start frame in time")
-		}
 		return chat.User{}, wire.Start{}, readEnding(err)
 	}
-	s.conn.ReadBy(time.Time{})
-	f, err := wire.DecodeClient(data)
-	start, ok := f.(wire.Start)
-	switch {
-	case err != nil:
-		return chat.User{}, wire.Start{}, endProtocol(wire.Reason(err))
-	case !ok:
-		return chat.User{}, wire.Start{}, endProtocol("the first frame must be start")
-	case start.Role != "":
-		return chat.User{}, wire.Start{}, endProtocol("role " + start.Role + " is not known here")
+	start, why := s.speaks.start(data)
+	if why != nil {
+		return chat.User{}, wire.Start{}, why
 	}
 	user, err := s.hub.opts.Verify(start.Token)
 	if err != nil {
@@ -149,23 +163,15 @@ func (s *Session) awaitStart() (chat.User, wire.Start, *ending) {
 	return user, start, nil
 }
 
-// begin sets the cursor. One beyond the head, or of another log, means that the
-// client remembers a log that is no more: it gets what a newcomer gets, and the
-// welcome tells it so.
+// begin sets the link off from its first row.
 func (s *Session) begin(st chat.State, start wire.Start, expires time.Time) {
-	id := s.hub.opts.Log.ID()
-	cursor := max(st.Broadcast.Seq-1, st.Seq-backlog, 0)
-	if start.After != nil && *start.After <= st.Seq && (start.Log == "" || start.Log == id) {
-		cursor = *start.After
-	}
+	cursor, welcome := s.speaks.begin(s.hub, st, s, start)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.room, s.rank = st.Room, st.Link.Seq
 	s.cursor, s.head, s.expires = cursor, st.Seq, expires
 	s.nextBeat = time.Now().Add(s.hub.opts.Heartbeat)
-	s.started = true
-	s.welcome = wire.Encode(wire.Welcome{Room: s.room, Log: id, Head: st.Seq, Session: s.id,
-		HeartbeatS: int(s.hub.opts.Heartbeat / time.Second)})
+	s.started, s.welcome = true, welcome
 }
 
 // listen reads until the connection ends. What comes after the end of the
@@ -174,13 +180,18 @@ func (s *Session) listen() {
 	for {
 		data, err := s.conn.Read()
 		if err != nil {
-			s.end(readEnding(err))
-			return
+			why := readEnding(err)
+			s.end(why)
+			if why == endGone {
+				return
+			}
+			continue
 		}
 		if s.hasEnded() {
 			continue
 		}
-		if end := s.hear(data); end != nil {
+		s.heard()
+		if end := s.speaks.hear(s, data); end != nil {
 			s.end(end)
 		}
 	}
@@ -190,54 +201,25 @@ func readEnding(err error) *ending {
 	switch {
 	case errors.Is(err, socket.ErrNotText):
 		return endProtocol("binary message")
-	case socket.TooLarge(err):
+	case errors.Is(err, socket.ErrTooLarge):
 		return endProtocol("message too large")
 	default:
 		return endGone
 	}
 }
 
-// hear acts on a frame from the page.
-func (s *Session) hear(data []byte) *ending {
-	f, err := wire.DecodeClient(data)
-	if errors.Is(err, wire.ErrUnknownType) {
-		err = nil // a newer page; what it says is not for us
-	}
-	if err != nil {
-		return endProtocol(wire.Reason(err))
-	}
-	var fresh chat.User
-	switch f := f.(type) {
-	case wire.Start:
-		return endProtocol("a second start")
-	case wire.Token:
-		if fresh, err = s.hub.opts.Verify(f.Token); err != nil {
-			return endFor(err)
-		}
-		if fresh.ID != s.room {
-			return endFor(chat.Refuse(chat.TokenMismatch))
-		}
-	}
+// heard notes a sign of life.
+func (s *Session) heard() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.unanswered = 0
-	switch f := f.(type) {
-	case wire.Relayed:
-		s.relayed = max(s.relayed, min(f.Seq, s.cursor))
-	case wire.Ping:
-		s.pong = true
-		s.writeLocked()
-	case wire.Token:
-		s.expires = fresh.Expires
-	}
-	return nil
+	s.mu.Unlock()
 }
 
 // advance tells the session how far its room has grown. It never blocks.
 func (s *Session) advance(head int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.head = max(s.head, head)
+	s.head, s.resting = max(s.head, head), false
 	if s.behind.IsZero() && s.cursor < s.head {
 		s.behind = time.Now()
 	}
@@ -296,24 +278,23 @@ func (s *Session) due(now time.Time) time.Duration {
 		return 0
 	}
 	o := &s.hub.opts
-	next := s.nextBeat
 	var why *ending
-	if !s.expires.IsZero() && !o.Outlive {
-		next, why = earlier(now, next, s.expires.Add(o.TokenGrace), why, endTokenExpired)
-	}
-	if !s.notLive.IsZero() {
-		next, why = earlier(now, next, s.notLive.Add(o.NotLiveFor), why, endNotLive)
-	}
-	if why == nil && !now.Before(s.nextBeat) {
+	if !now.Before(s.nextBeat) {
 		if s.unanswered >= 2 {
 			why = endSilent
 		} else {
 			s.unanswered++
 			s.beat = true
 			s.nextBeat = now.Add(o.Heartbeat)
-			next = s.nextBeat
 			s.writeLocked()
 		}
+	}
+	next := s.nextBeat
+	if !s.expires.IsZero() && !o.Outlive {
+		next, why = earlier(now, next, s.expires.Add(o.TokenGrace), why, endTokenExpired)
+	}
+	if !s.notLive.IsZero() {
+		next, why = earlier(now, next, s.notLive.Add(o.NotLiveFor), why, endNotLive)
 	}
 	s.mu.Unlock()
 	if why != nil {

@@ -10,9 +10,10 @@ import (
 )
 
 // writeLocked sees to it that a writing goroutine exists; it ends when there is
-// nothing more to send.
+// nothing more to send. Before the welcome, and when nobody is there to read a
+// goodbye, there is nothing at all.
 func (s *Session) writeLocked() {
-	if s.writing || (!s.started && s.ended == nil) {
+	if s.writing || s.ended == nil && !s.started || s.ended != nil && s.ended.code == 0 {
 		return
 	}
 	s.writing = true
@@ -40,7 +41,7 @@ func (s *Session) write() {
 			s.pong = false
 		case beat:
 			s.beat = false
-		case cursor >= head:
+		case cursor >= head, s.resting:
 			s.writing = false
 			s.mu.Unlock()
 			return
@@ -53,9 +54,9 @@ func (s *Session) write() {
 		case pong:
 			s.send(wire.Encode(wire.Pong{}))
 		case beat:
-			s.send(wire.Encode(wire.Heartbeat{}))
-		case head-cursor > skipBehind:
-			s.skip(head - backlog)
+			s.sendBeat()
+		case head-cursor > skipBehind && s.speaks == dialect(native{}):
+			s.skip(cursor, head)
 		default:
 			s.sendRows(cursor, head)
 		}
@@ -76,37 +77,59 @@ func (s *Session) send(frame []byte) bool {
 	return false
 }
 
-// skip passes over rows that no page needs to relay any more.
-func (s *Session) skip(to int64) {
+// skip passes over rows that no page needs to relay any more. What they say of
+// the link itself holds all the same.
+func (s *Session) skip(cursor, head int64) {
+	ctx, cancel := context.WithTimeout(context.Background(), replyTime)
+	marks, _, err := s.hub.opts.Log.Marks(ctx, s.room, cursor)
+	cancel()
+	if err != nil {
+		s.rest(head, err)
+		return
+	}
+	to := head - backlog
 	if s.send(wire.Encode(wire.Skipped{To: to})) {
 		s.moved(to)
+		s.heed(marks)
+	}
+}
+
+func (s *Session) sendBeat() {
+	if frame := s.speaks.beat(); frame != nil {
+		s.send(frame)
+	} else if s.conn.Ping(s.hub.opts.SlowAfter) != nil {
+		s.end(endGone)
 	}
 }
 
 // sendRows writes the rows that follow the cursor, as many as a frame holds.
 func (s *Session) sendRows(cursor, head int64) {
 	ctx, cancel := context.WithTimeout(context.Background(), replyTime)
-	f, err := s.hub.frames.after(ctx, s.room, cursor, head)
+	f, messages, err := s.speaks.rows(ctx, s.hub, s.room, cursor, head)
 	cancel()
 	if err != nil || f.to == cursor {
-		if err != nil {
-			s.hub.opts.Logger.Warn("cannot read the log for a link", "room", s.room, "error", err)
-		}
-		s.rest()
+		s.rest(head, err)
 		return
 	}
-	if !s.send(f.data) {
-		return
+	for _, message := range messages {
+		if !s.send(message) {
+			return
+		}
 	}
 	s.hub.opts.Metrics.delivered(f)
 	s.moved(f.to)
+	s.speaks.moved(s.hub, s.room, f.to)
 	s.heed(f.marks)
 }
 
-// rest waits for the next nudge; the slow timer gives one.
-func (s *Session) rest() {
+// rest waits for the next nudge, if none came while the log was asked; the slow
+// timer gives one.
+func (s *Session) rest(head int64, err error) {
+	if err != nil {
+		s.hub.opts.Logger.Warn("cannot read the log for a link", "room", s.room, "error", err)
+	}
 	s.mu.Lock()
-	s.head = s.cursor
+	s.resting = s.head == head
 	s.mu.Unlock()
 }
 
@@ -149,9 +172,11 @@ func (s *Session) goodbye(why *ending) {
 	if why.code == 0 {
 		return
 	}
-	frame := wire.Error{Code: string(why.refusal.Code), Detail: why.refusal.Detail(s.lang),
-		RetryAfterS: int((why.refusal.RetryAfter + time.Second - 1) / time.Second)}
-	if s.conn.Write(wire.Encode(frame), goodbyeTime) != nil || s.conn.Close(uint16(why.code), why.code.String(), goodbyeTime) != nil {
+	if message := s.speaks.goodbye(why, s.lang); message != nil && s.conn.Write(message, goodbyeTime) != nil {
+		s.conn.Drop()
+		return
+	}
+	if s.conn.Close(uint16(why.code), why.code.String(), goodbyeTime) != nil {
 		s.conn.Drop()
 	}
 }

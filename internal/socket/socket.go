@@ -9,9 +9,9 @@ package socket
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
-	"os"
 	"sync"
 	"time"
 
@@ -36,18 +36,23 @@ var upgrader = websocket.Upgrader{
 // Conn is a WebSocket. Read belongs to one goroutine, Write and Close to one
 // other; the remaining methods may be called from any.
 type Conn struct {
-	ws *websocket.Conn
+	ws         *websocket.Conn
+	maxMessage int64
 }
 
-// ErrNotText says that the peer sent a binary message.
-var ErrNotText = errors.New("socket: a binary message")
+// The messages that Read refuses. It may be called again after them, so that
+// whoever says goodbye for their sake still finds the peer's answer.
+var (
+	ErrNotText  = errors.New("socket: a binary message")
+	ErrTooLarge = errors.New("socket: a message over the bound")
+)
 
 // Upgradable reports whether a request asks for a WebSocket at all.
 func Upgradable(r *http.Request) bool { return websocket.IsWebSocketUpgrade(r) }
 
 // Accept upgrades a request. On error it has answered the request already. The
 // handler should return soon after, which frees what net/http keeps for it.
-// Messages over maxMessage bytes end the connection.
+// Messages over maxMessage bytes are refused.
 func Accept(w http.ResponseWriter, r *http.Request, maxMessage int64) (*Conn, error) {
 	ws, err := upgrader.Upgrade(w, r, nil)
 	if err != nil {
@@ -74,24 +79,32 @@ func Dial(ctx context.Context, url string, header http.Header, maxMessage int64)
 }
 
 func newConn(ws *websocket.Conn, maxMessage int64) *Conn {
-	ws.SetReadLimit(maxMessage)
-	return &Conn{ws: ws}
+	return &Conn{ws: ws, maxMessage: maxMessage}
 }
 
-// Read returns the next text message. A message of another kind is ErrNotText.
-// Every error is final.
+// Read returns the next text message. It holds no more of one than the bound;
+// the library's own limit would answer with a close code of its choice. Every
+// error but ErrNotText and ErrTooLarge is final.
 func (c *Conn) Read() ([]byte, error) {
-	kind, data, err := c.ws.ReadMessage()
+	kind, r, err := c.ws.NextReader()
 	if err != nil {
 		return nil, err
 	}
 	if kind != websocket.TextMessage {
 		return nil, ErrNotText
 	}
+	data, err := io.ReadAll(io.LimitReader(r, c.maxMessage+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(data)) > c.maxMessage {
+		return nil, ErrTooLarge
+	}
 	return data, nil
 }
 
 // ReadBy sets when a Read, also one under way, fails at the latest; zero: never.
+// Like every failure that is for good.
 func (c *Conn) ReadBy(t time.Time) { _ = c.ws.NetConn().SetReadDeadline(t) }
 
 // Write sends a text message, failing when the peer has not taken all of it in
@@ -106,6 +119,17 @@ func (c *Conn) Write(data []byte, within time.Duration) error {
 // Hurry makes a Write under way fail when it has not ended in time.
 func (c *Conn) Hurry(within time.Duration) {
 	_ = c.ws.NetConn().SetWriteDeadline(time.Now().Add(within))
+}
+
+// Ping asks for a sign of life that browsers give by themselves, see OnPong.
+func (c *Conn) Ping(within time.Duration) error {
+	return c.ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(within))
+}
+
+// OnPong sets what Read calls when the peer answers a ping. Set it before the
+// first Read.
+func (c *Conn) OnPong(heard func()) {
+	c.ws.SetPongHandler(func(string) error { heard(); return nil })
 }
 
 // Close says goodbye with a code and a short reason (at most 123 bytes); the
@@ -130,8 +154,9 @@ func CloseCode(err error) (code uint16, reason string) {
 	return websocket.CloseAbnormalClosure, ""
 }
 
-// TooLarge reports that a Read failed because the message was over the bound.
-func TooLarge(err error) bool { return errors.Is(err, websocket.ErrReadLimit) }
-
-// TimedOut reports that a Read or Write failed because its time was up.
-func TimedOut(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
+// TimedOut reports that a Read or Write failed because its time was up. The
+// library hides os.ErrDeadlineExceeded behind an error of its own.
+func TimedOut(err error) bool {
+	ne, ok := errors.AsType[net.Error](err)
+	return ok && ne.Timeout()
+}

@@ -1,20 +1,30 @@
 package web
 
 import (
-	"errors"
 	"io"
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/hanmadi/hanmadi/internal/chat"
 	"github.com/hanmadi/hanmadi/internal/live"
 	"github.com/hanmadi/hanmadi/internal/socket"
 )
 
-// link opens a presenter's WebSocket. What is wrong with the request itself is
-// an HTTP status; what is wrong with the user is told after the upgrade.
+// link opens a presenter's WebSocket.
 func (s *Server) link(w http.ResponseWriter, r *http.Request) error {
+	return s.openLink(w, r, nil)
+}
+
+// originalLink opens one of the original platform's, /chatting.
+func (s *Server) originalLink(w http.ResponseWriter, r *http.Request) error {
+	return s.openLink(w, r, s.Zone)
+}
+
+// openLink opens a WebSocket of a dialect. What is wrong with the request itself
+// is an HTTP status; what is wrong with the user is told after the upgrade.
+func (s *Server) openLink(w http.ResponseWriter, r *http.Request, original *time.Location) error {
 	if !s.originAllowed(r) {
 		return chat.Refuse(chat.OriginForeign)
 	}
@@ -23,9 +33,11 @@ func (s *Server) link(w http.ResponseWriter, r *http.Request) error {
 		w.Header().Set("Connection", "Upgrade")
 		return chat.Refuse(chat.UpgradeRequired)
 	}
-	a := live.Arrival{Lang: languageOf(r)}
+	a := live.Arrival{Lang: languageOf(r), Original: original}
+	if client, exempt := s.Gateway.Client(r.Header, peerOf(r)); !exempt {
+		a.Address = client.String()
+	}
 	user, err := s.user(r)
-	var ref *chat.Refusal
 	switch {
 	case err == nil:
 		a.User = &user
@@ -34,12 +46,10 @@ func (s *Server) link(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 		a.After = c.After
-	case errors.As(err, &ref) && ref.Code == chat.TokenMissing:
-	default:
+	case !isCode(err, chat.TokenMissing):
 		a.Refused = err
 	}
-	_ = s.Hub.Accept(w, r, a) // it has answered
-	return nil
+	return s.Hub.Accept(w, r, a)
 }
 
 // originAllowed refuses pages of other sites: a gateway that turns a cookie into

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync/atomic"
+	"time"
 
 	"github.com/hanmadi/hanmadi/internal/chat"
 	"github.com/hanmadi/hanmadi/internal/live"
@@ -16,19 +17,21 @@ import (
 
 // Options are set once.
 type Options struct {
-	Log     chat.Log
-	Desk    *chat.Desk
-	Hub     *live.Hub
-	Keys    seal.KeySet
-	Verify  func(token string) (chat.User, error) // errors are *chat.Refusal
-	Gateway token.Gateway                         // whose identity headers are believed
-	Check   func(context.Context) error           // can rows be written here?
-	NewID   func() string                         // request ids, where none is given
-	Origins []string                              // that may open a link from a browser; "https://example.com"
-	Hosts   []string                              // the only Host headers taken; none: any
-	Metrics *Metrics
-	Scrape  http.Handler // /metrics
-	Logger  *slog.Logger
+	Log      chat.Log
+	Desk     *chat.Desk
+	Hub      *live.Hub
+	Keys     seal.KeySet
+	Verify   func(token string) (chat.User, error) // errors are *chat.Refusal
+	Gateway  token.Gateway                         // whose identity headers are believed
+	Check    func(context.Context) error           // can rows be written here?
+	NewID    func() string                         // request ids, where none is given
+	Origins  []string                              // that may open a link from a browser; "https://example.com"
+	Original bool                                  // serve the original platform's calls
+	Zone     *time.Location                        // of the times in them
+	Hosts    []string                              // the only Host headers taken; none: any
+	Metrics  *Metrics
+	Scrape   http.Handler // /metrics
+	Logger   *slog.Logger
 }
 
 // Server answers HTTP. Methods may be called concurrently.
@@ -81,6 +84,10 @@ func (s *Server) public(m *http.ServeMux) {
 	s.route(m, "GET /v1/rooms/{room}/head", s.head)
 	s.route(m, "GET /v1/rooms/{room}", s.room)
 	s.route(m, "GET /v1/presenter", s.link)
+	if s.Original {
+		s.route(m, "POST /send/message", s.originalSay)
+		s.route(m, "GET /chatting", s.originalLink)
+	}
 	s.route(m, "GET /.well-known/jwks.json", s.jwks)
 	s.route(m, "GET /problems/{code}", s.problemPage)
 }

@@ -264,12 +264,12 @@ func TestSameKeyOverHTTP(t *testing.T) {
 
 func TestFailuresAreLoggedWholeAndShownAsNothing(t *testing.T) {
 	f := newFixture(t, nil).onAir()
-	f.log.Fail = func(string, []chat.Row) (bool, error) {
+	f.log.FailWith(func(string, []chat.Row) (bool, error) {
 		return false, fmt.Errorf("%w: secret detail of the disk", chat.ErrLogUnavailable)
-	}
+	})
 	resp, body := f.say("안 될 줄")
 	f.wantProblem("log away", resp, body, chat.LogUnavailable)
-	f.log.Fail = func(string, []chat.Row) (bool, error) { panic("secret detail of a bug") }
+	f.log.FailWith(func(string, []chat.Row) (bool, error) { panic("secret detail of a bug") })
 	req := httptest.NewRequest("GET", "/x", nil)
 	rec := &recorder{ResponseWriter: httptest.NewRecorder(), requestID: "R"}
 	f.server.refuse(rec, req, f.server.guarded(func(http.ResponseWriter, *http.Request) error { panic("secret detail of a bug") }, rec, req))

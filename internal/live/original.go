@@ -1,0 +1,235 @@
+package live
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/hanmadi/hanmadi/internal/chat"
+	"github.com/hanmadi/hanmadi/internal/wire"
+)
+
+// dialect is how a link speaks: our own frames, or the original platform's.
+// A session's life is the same in both.
+type dialect interface {
+	// start reads the first frame.
+	start(data []byte) (wire.Start, *ending)
+	// begin says where a link starts that has taken its room, and what it is
+	// told first, nil for nothing.
+	begin(h *Hub, st chat.State, s *Session, start wire.Start) (cursor int64, welcome []byte)
+	// rows gives the messages that follow a place, in order, up to which row
+	// they go, and the rows among them that sessions act on.
+	rows(ctx context.Context, h *Hub, room string, after, head int64) (frame, [][]byte, error)
+	// beat is the message of a heartbeat; nil: a ping of the protocol.
+	beat() []byte
+	// hear acts on a frame of the page.
+	hear(s *Session, data []byte) *ending
+	// moved hears how far a link has come.
+	moved(h *Hub, room string, to int64)
+	// goodbye is the last message before the close, nil for none.
+	goodbye(why *ending, lang chat.Lang) []byte
+}
+
+// original is the dialect of the platform's first chat server. Its pages know
+// no cursor: a link goes on after the last line that the presenter's previous
+// one was sent, if that is not long ago, and else from now.
+type original struct{ zone *time.Location }
+
+// rememberOriginal is how long the place of such a link is kept after it.
+const rememberOriginal = 10 * time.Minute
+
+// place is how far a presenter's links of the original dialect have come.
+type place struct {
+	seq int64
+	at  time.Time
+}
+
+// The original's frames.
+type (
+	originalStart struct {
+		ID    string `json:"id"`
+		Token string `json:"token"`
+	}
+	originalLine struct {
+		ID       string `json:"id"`
+		Nickname string `json:"nickname"`
+		Message  string `json:"message"`
+		Time     string `json:"time"`
+	}
+	originalError struct {
+		ID      string `json:"id"`
+		Message string `json:"message"`
+	}
+	originalTokenException struct {
+		ID       string `json:"id"`
+		Response string `json:"response"`
+		Message  string `json:"message"`
+	}
+)
+
+func (o original) start(data []byte) (wire.Start, *ending) {
+	var f originalStart
+	if len(data) > wire.MaxClientFrame {
+		return wire.Start{}, endProtocol("message too large")
+	}
+	if err := wire.Decode(data, &f); err != nil {
+		return wire.Start{}, endProtocol(wire.Reason(err))
+	}
+	if f.ID != "start" {
+		return wire.Start{}, endProtocol("the first frame must be start")
+	}
+	return wire.Start{Token: f.Token}, nil
+}
+
+func (o original) begin(h *Hub, st chat.State, _ *Session, _ wire.Start) (cursor int64, welcome []byte) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	p, known := h.places[st.Room]
+	if known && time.Since(p.at) < rememberOriginal && p.seq <= st.Seq {
+		return max(p.seq, st.Seq-backlog), nil
+	}
+	return st.Seq, nil
+}
+
+func (o original) rows(ctx context.Context, h *Hub, room string, after, _ int64) (frame, [][]byte, error) {
+	rows, err := h.opts.Log.After(ctx, room, after, readAhead)
+	if err != nil || len(rows) == 0 {
+		return frame{to: after}, nil, err
+	}
+	f := frame{after: after, to: rows[len(rows)-1].Seq, oldest: rows[0]}
+	var messages [][]byte
+	for _, row := range rows {
+		e := row.Event()
+		if e.Kind != chat.KindMessage {
+			f.marks = append(f.marks, row)
+			continue
+		}
+		message, err := encodeJSON(originalLine{"sendChatting", e.User.Nickname, e.Text, row.At.In(o.zone).Format("15:04")})
+		if err != nil {
+			return f, nil, err
+		}
+		messages = append(messages, message)
+	}
+	return f, messages, nil
+}
+
+// beat is none: a page that knows only its own frames answers a ping of the
+// protocol all the same, because its browser does.
+func (o original) beat() []byte { return nil }
+
+// hear takes whatever comes as a sign of life; the original's page has nothing
+// to say after its start.
+func (o original) hear(*Session, []byte) *ending { return nil }
+
+func (o original) moved(h *Hub, room string, to int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.places[room] = place{to, time.Now()}
+}
+
+func (o original) goodbye(why *ending, _ chat.Lang) []byte {
+	var f any = originalError{"error", why.refusal.Detail(chat.Korean)}
+	switch why.refusal.Code {
+	case chat.TokenExpired, chat.TokenInvalid, chat.TokenMissing, chat.TokenMismatch, chat.IdentityInvalid, chat.IdentityUntrusted:
+		f = originalTokenException{"tokenException", "reject", "Jwt Exception"}
+	}
+	message, err := encodeJSON(f)
+	if err != nil {
+		return nil
+	}
+	return message
+}
+
+// native is our own dialect, see package wire.
+type native struct{}
+
+func (native) start(data []byte) (wire.Start, *ending) {
+	f, err := wire.DecodeClient(data)
+	start, ok := f.(wire.Start)
+	switch {
+	case err != nil:
+		return wire.Start{}, endProtocol(wire.Reason(err))
+	case !ok:
+		return wire.Start{}, endProtocol("the first frame must be start")
+	case start.Role != "":
+		return wire.Start{}, endProtocol("role " + start.Role + " is not known here")
+	}
+	return start, nil
+}
+
+// begin sets the cursor. One beyond the head, or of another log, means that the
+// client remembers a log that is no more: it gets what a newcomer gets, and the
+// welcome tells it so.
+func (native) begin(h *Hub, st chat.State, s *Session, start wire.Start) (cursor int64, welcome []byte) {
+	id := h.opts.Log.ID()
+	cursor = max(st.Broadcast.Seq-1, st.Seq-backlog, 0)
+	if !st.Live() {
+		cursor = st.Seq - 1 // nothing runs: from the link's own row
+	}
+	if start.After != nil && *start.After <= st.Seq && (start.Log == "" || start.Log == id) {
+		cursor = *start.After
+	}
+	return cursor, wire.Encode(wire.Welcome{Room: st.Room, Log: id, Head: st.Seq, Session: s.id,
+		HeartbeatS: int(h.opts.Heartbeat / time.Second)})
+}
+
+func (native) rows(ctx context.Context, h *Hub, room string, after, head int64) (frame, [][]byte, error) {
+	f, err := h.frames.after(ctx, room, after, head)
+	if err != nil || f.to == after {
+		return f, nil, err
+	}
+	return f, [][]byte{f.data}, nil
+}
+
+func (native) beat() []byte { return wire.Encode(wire.Heartbeat{}) }
+
+func (native) moved(*Hub, string, int64) {}
+
+func (native) goodbye(why *ending, lang chat.Lang) []byte {
+	return wire.Encode(wire.Error{Code: string(why.refusal.Code), Detail: why.refusal.Detail(lang),
+		RetryAfterS: int((why.refusal.RetryAfter + time.Second - 1) / time.Second)})
+}
+
+func (native) hear(s *Session, data []byte) *ending {
+	f, err := wire.DecodeClient(data)
+	if errors.Is(err, wire.ErrUnknownType) {
+		err = nil // a newer page; what it says is not for us
+	}
+	if err != nil {
+		return endProtocol(wire.Reason(err))
+	}
+	var fresh chat.User
+	switch f := f.(type) {
+	case wire.Start:
+		return endProtocol("a second start")
+	case wire.Token:
+		if fresh, err = s.hub.opts.Verify(f.Token); err != nil {
+			return endFor(err)
+		}
+		if fresh.ID != s.room {
+			return endFor(chat.Refuse(chat.TokenMismatch))
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch f := f.(type) {
+	case wire.Relayed:
+		s.relayed = max(s.relayed, f.Seq)
+	case wire.Ping:
+		s.pong = true
+		s.writeLocked()
+	case wire.Token:
+		s.expires = fresh.Expires
+	}
+	return nil
+}
+
+// CloseEnded closes a room's link because its broadcast is over.
+func (h *Hub) CloseEnded(room string) {
+	h.mu.Lock()
+	s := h.rooms[room]
+	h.mu.Unlock()
+	if s != nil {
+		s.end(endNotLive)
+	}
+}
