@@ -17,15 +17,19 @@ import (
 // name a setting everywhere: log.url in the file is HANMADI_LOG_URL in the
 // environment and --log.url as a flag. Fields marked kong:"-" are secrets.
 type Config struct {
-	Listen      string          `default:"127.0.0.1:8080" help:"Address for viewers, presenters and the gateway."`
-	AdminListen string          `default:"127.0.0.1:8081" help:"Address for operators: /livez, /readyz, /metrics and operator calls. dev serves them on listen."`
-	Log         LogConfig       `embed:"" prefix:"log."`
-	Token       TokenConfig     `embed:"" prefix:"token."`
-	Seal        SealConfig      `kong:"-"`
-	Link        LinkConfig      `embed:"" prefix:"link."`
-	Broadcast   BroadcastConfig `embed:"" prefix:"broadcast."`
-	Drain       DrainConfig     `embed:"" prefix:"drain."`
-	Logging     LoggingConfig   `embed:"" prefix:"logging."`
+	Listen      string           `default:"127.0.0.1:8080" help:"Address for viewers, presenters and the gateway."`
+	AdminListen string           `default:"127.0.0.1:8081" help:"Address for operators: /livez, /readyz, /metrics and operator calls. dev serves them on listen."`
+	Log         LogConfig        `embed:"" prefix:"log."`
+	Token       TokenConfig      `embed:"" prefix:"token."`
+	Gateway     GatewayConfig    `embed:"" prefix:"gateway."`
+	Directory   DirectoryConfig  `embed:"" prefix:"directory."`
+	Signalling  SignallingConfig `embed:"" prefix:"signalling."`
+	Seal        SealConfig       `kong:"-"`
+	Link        LinkConfig       `embed:"" prefix:"link."`
+	Broadcast   BroadcastConfig  `embed:"" prefix:"broadcast."`
+	Original    OriginalConfig   `embed:"" prefix:"original."`
+	Drain       DrainConfig      `embed:"" prefix:"drain."`
+	Logging     LoggingConfig    `embed:"" prefix:"logging."`
 }
 
 // LogConfig is where lines are kept.
@@ -36,11 +40,48 @@ type LogConfig struct {
 
 // TokenConfig is how tokens are verified.
 type TokenConfig struct {
-	Secret         string `kong:"-"`
-	OperatorSecret string `kong:"-"`
-	SecretEncoding string `default:"raw" enum:"raw,base64" help:"How the secrets are written: raw or base64."`
-	Issuer         string `help:"Required iss of every token; empty: not looked at."`
-	Audience       string `help:"Required aud of every token; empty: not looked at."`
+	Secret                 string `kong:"-"`
+	SecretPrevious         string `kong:"-"`
+	OperatorSecret         string `kong:"-"`
+	OperatorSecretPrevious string `kong:"-"`
+
+	PublicKeys       string   `placeholder:"FILE" help:"PEM file of public keys that verify tokens (RS256, ES256, EdDSA); read again on SIGHUP, as the secrets' files are."`
+	JwksURL          string   `placeholder:"URL" help:"JWK Set whose keys verify tokens."`
+	OperatorIssuer   string   `help:"Tokens with this iss speak for the platform itself."`
+	OperatorAudience string   `help:"Tokens with this aud speak for the platform itself; with operator_issuer, both must hold."`
+	ClaimUser        []string `default:"userIdx,user_idx,sub" help:"Claims that name the user; those that are there must agree, and sub counts only where no other is there."`
+	ClaimNickname    string   `default:"nickname" help:"Claim that names the nickname."`
+	ClaimAttrs       []string `help:"Claims to make the user's attributes of (badge, colour); none: the claim attrs, an object, is taken as it is."`
+	ClaimRole        string   `help:"Claim that lists what the platform says one is, see broadcast.presenters; empty: not read."`
+	SecretEncoding   string   `default:"raw" enum:"raw,base64" help:"How the secrets are written: raw or base64."`
+	Issuer           string   `help:"Required iss of every token; empty: not looked at."`
+	Audience         string   `help:"Required aud of every token; empty: not looked at."`
+}
+
+// GatewayConfig is whose identity headers are believed.
+type GatewayConfig struct {
+	From   []string `placeholder:"CIDR" help:"Networks that the gateway's connections come from; none: identity headers are not looked at."`
+	Header string   `default:"X-Gateway-Secret" help:"Header in which the gateway sends gateway.secret."`
+	Secret string   `kong:"-"`
+}
+
+// DirectoryConfig is the platform's room server.
+type DirectoryConfig struct {
+	URL     string        `placeholder:"URL" help:"The room server, asked at URL/check who is live; empty: a presenter's link or an operator opens broadcasts."`
+	Timeout time.Duration `default:"500ms" help:"How long one question may take."`
+}
+
+// SignallingConfig is the platform's signalling server.
+type SignallingConfig struct {
+	ReconnectURL string `placeholder:"URL" help:"Where to ask for a presenter to connect again."`
+	Secret       string `kong:"-"`
+	Key          string `kong:"-"`
+}
+
+// OriginalConfig is the original platform's own calls.
+type OriginalConfig struct {
+	Serve    bool   `default:"true" negatable:"" help:"Serve /chatting and /send/message as the original platform's apps expect them."`
+	Timezone string `default:"Asia/Seoul" help:"Time zone of the times in them."`
 }
 
 // SealConfig is the key that signs frames.
@@ -52,13 +93,17 @@ type SealConfig struct {
 type LinkConfig struct {
 	Origins      []string `help:"Origins of pages that may open a link, such as https://example.com. Without an Origin (programs) it is always open."`
 	Max          int      `default:"20000" help:"Links on this node."`
+	PerAddress   int      `default:"1000" help:"Links from one address; mobile carriers share them among many."`
 	OutliveToken bool     `help:"Let a link live on when its token has expired."`
 }
 
 // BroadcastConfig is how long a presenter may be away.
 type BroadcastConfig struct {
 	QueueFor time.Duration `default:"30s" help:"How long lines are taken while the presenter has no link."`
-	EndAfter time.Duration `default:"90s" help:"When a broadcast without a link ends."`
+	EndAfter time.Duration `default:"90s" help:"When a broadcast without a link ends; with a room server, its word decides."`
+
+	Presenters    string `default:"anyone" enum:"anyone,role" help:"Who may open a link: anyone, or those whose token claims the presenter role."`
+	PresenterRole string `default:"presenter" help:"The value of token.claim_role that makes a presenter."`
 }
 
 // DrainConfig is how the program stops.
@@ -76,7 +121,12 @@ type LoggingConfig struct {
 func (c *Config) secrets() []secret {
 	return []secret{
 		{"token.secret", &c.Token.Secret},
+		{"token.secret_previous", &c.Token.SecretPrevious},
 		{"token.operator_secret", &c.Token.OperatorSecret},
+		{"token.operator_secret_previous", &c.Token.OperatorSecretPrevious},
+		{"gateway.secret", &c.Gateway.Secret},
+		{"signalling.secret", &c.Signalling.Secret},
+		{"signalling.key", &c.Signalling.Key},
 		{"seal.key", &c.Seal.Key},
 	}
 }
@@ -119,20 +169,42 @@ func (c *Config) check() error {
 
 // tokens makes the verifier's configuration, decoding the secrets.
 func (c *TokenConfig) tokens() (token.Config, error) {
-	out := token.Config{Issuer: c.Issuer, Audience: c.Audience}
-	if c.Secret == "" {
-		return out, errors.New("token.secret is missing: set HANMADI_TOKEN_SECRET or HANMADI_TOKEN_SECRET_FILE, or token.secret_file in the file")
+	out := token.Config{
+		JWKSURL: c.JwksURL, Issuer: c.Issuer, Audience: c.Audience,
+		Operator: token.Operator{Issuer: c.OperatorIssuer, Audience: c.OperatorAudience},
+		Claims:   c.claimNames(),
 	}
-	var err error
-	if out.Secret, err = token.ParseSecret(c.Secret, c.SecretEncoding); err != nil {
-		return out, fmt.Errorf("token.secret: %w", err)
+	if c.Secret == "" && c.SecretPrevious == "" && c.PublicKeys == "" && c.JwksURL == "" {
+		return out, errors.New("token.secret is missing: set HANMADI_TOKEN_SECRET or HANMADI_TOKEN_SECRET_FILE, or token.secret_file in the file; " +
+			"or name the platform's public keys in token.public_keys or token.jwks_url")
 	}
-	if c.OperatorSecret != "" {
-		if out.OperatorSecret, err = token.ParseSecret(c.OperatorSecret, c.SecretEncoding); err != nil {
-			return out, fmt.Errorf("token.operator_secret: %w", err)
+	for _, s := range []struct {
+		key, text string
+		into      *[]byte
+	}{
+		{"token.secret", c.Secret, &out.Secret}, {"token.secret_previous", c.SecretPrevious, &out.SecretPrevious},
+		{"token.operator_secret", c.OperatorSecret, &out.OperatorSecret},
+		{"token.operator_secret_previous", c.OperatorSecretPrevious, &out.OperatorSecretPrevious},
+	} {
+		if s.text == "" {
+			continue
+		}
+		var err error
+		if *s.into, err = token.ParseSecret(s.text, c.SecretEncoding); err != nil {
+			return out, fmt.Errorf("%s: %w", s.key, err)
 		}
 	}
-	return out, nil
+	if c.PublicKeys != "" {
+		var err error
+		if out.PublicKeys, err = readBounded(c.PublicKeys, maxSecretFile); err != nil {
+			return out, fmt.Errorf("token.public_keys: %w", err)
+		}
+	}
+	return out, out.Check()
+}
+
+func (c *TokenConfig) claimNames() token.ClaimNames {
+	return token.ClaimNames{User: c.ClaimUser, Nickname: c.ClaimNickname, Attrs: c.ClaimAttrs, Role: c.ClaimRole}
 }
 
 func (c *LoggingConfig) logger(s streams) *slog.Logger {

@@ -50,23 +50,17 @@ func (c *devCmd) Run(s streams, file *configFile, signals <-chan os.Signal) erro
 }
 
 func (c *devCmd) setup(file *configFile) (setup, error) {
-	set := setup{}
 	if err := file.secrets(c.Config.secrets()); err != nil {
-		return set, err
-	}
-	if err := c.Config.check(); err != nil {
-		return set, err
+		return setup{}, err
 	}
 	if err := c.ownSecrets(); err != nil {
-		return set, err
+		return setup{}, err
 	}
-	verifier, err := c.Token.tokens()
+	set, err := c.Config.prepare(file)
 	if err != nil {
 		return set, err
 	}
-	set.verifier = verifier
 	set.key, err = c.sealKey()
-	set.Config = c.Config
 	return set, err
 }
 
@@ -153,7 +147,7 @@ func ownNames(addr net.Addr) (hosts, origins []string) {
 func (c *devCmd) hello(set setup, addr string) (string, error) {
 	mint := func(user, nickname string) (string, error) {
 		return token.Mint(set.verifier.Secret, token.Claims{UserID: user, Nickname: nickname, Expires: time.Now().Add(devTokens),
-			Issuer: c.Token.Issuer, Audience: c.Token.Audience})
+			Issuer: c.Token.Issuer, Audience: c.Token.Audience, Names: c.Token.claimNames()})
 	}
 	presenter, err := mint(c.Presenter, "방송자")
 	if err != nil {

@@ -4,15 +4,20 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
+	"time"
+	_ "time/tzdata" // a static image has no zone files
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/hanmadi/hanmadi/internal/chatlog"
+	"github.com/hanmadi/hanmadi/internal/hook"
 	"github.com/hanmadi/hanmadi/internal/seal"
+	"github.com/hanmadi/hanmadi/internal/token"
 )
 
 type serveCmd struct {
@@ -37,19 +42,79 @@ func (c *serveCmd) Run(s streams, file *configFile, signals <-chan os.Signal) er
 // setup reads the secrets and checks everything that can be checked without
 // touching the network or the log.
 func (c *serveCmd) setup(file *configFile) (setup, error) {
-	set := setup{}
-	if err := file.secrets(c.Config.secrets()); err != nil {
+	set, err := c.Config.prepare(file)
+	if err != nil {
 		return set, err
 	}
-	errs := []error{c.Config.check()}
-	verifier, err := c.Token.tokens()
-	errs = append(errs, err)
-	set.Config, set.verifier = c.Config, verifier
-	if err := errors.Join(errs...); err != nil {
-		return set, err
-	}
+	set.reread = func() (token.Config, error) { return c.rereadTokens(file) }
 	set.key, err = c.sealKey()
 	return set, err
+}
+
+// rereadTokens reads the secrets and keys of tokens from where they are kept,
+// as they are there now.
+func (c *Config) rereadTokens(file *configFile) (token.Config, error) {
+	now := *c
+	if err := file.secrets(now.secrets()); err != nil {
+		return token.Config{}, err
+	}
+	return now.Token.tokens()
+}
+
+// prepare turns the settings into what the parts take, or says everything that
+// is wrong with them at once.
+func (c *Config) prepare(file *configFile) (setup, error) {
+	if err := file.secrets(c.secrets()); err != nil {
+		return setup{}, err
+	}
+	set := setup{}
+	errs := []error{c.check()}
+	take := func(err error) { errs = append(errs, err) }
+	var err error
+	set.verifier, err = c.Token.tokens()
+	take(err)
+	set.gateway, err = c.Gateway.gateway()
+	take(err)
+	set.sign, err = c.Signalling.signer()
+	take(err)
+	set.zone, err = time.LoadLocation(c.Original.Timezone)
+	if err != nil {
+		take(fmt.Errorf("original.timezone: %w", err))
+	}
+	set.Config = *c
+	return set, errors.Join(errs...)
+}
+
+// gateway reads the networks.
+func (c *GatewayConfig) gateway() (token.Gateway, error) {
+	g := token.Gateway{Header: c.Header, Secret: []byte(c.Secret)}
+	for _, text := range c.From {
+		network, err := netip.ParsePrefix(text)
+		if err != nil {
+			return g, fmt.Errorf("gateway.from: %q is not a network such as 10.0.0.0/8", text)
+		}
+		g.From = append(g.From, network)
+	}
+	return g, g.Check()
+}
+
+// signer is what signs the requests to the signalling server.
+func (c *SignallingConfig) signer() (sign hook.Signer, err error) {
+	switch {
+	case c.ReconnectURL == "":
+		return nil, nil
+	case c.Key != "" && c.Secret != "":
+		return nil, errors.New("signalling.key and signalling.secret exclude each other")
+	case c.Key != "":
+		if sign, err = hook.Ed25519([]byte(c.Key)); err != nil {
+			return nil, fmt.Errorf("signalling.key: %w", err)
+		}
+	default:
+		if sign, err = hook.HMAC([]byte(c.Secret)); err != nil {
+			return nil, fmt.Errorf("signalling.secret: %w", err)
+		}
+	}
+	return sign, nil
 }
 
 // sealKey is the configured key. Where none is given the log is a file on this
@@ -93,15 +158,12 @@ type checkConfigCmd struct {
 
 // Run prints the settings that serve would use.
 func (c *checkConfigCmd) Run(s streams, file *configFile) error {
-	if err := file.secrets(c.Config.secrets()); err != nil {
-		return usageError{err}
-	}
-	_, err := c.Token.tokens()
+	_, err := c.Config.prepare(file)
 	if c.Seal.Key != "" {
 		_, keyErr := seal.ParseKey([]byte(c.Seal.Key))
 		err = errors.Join(err, keyErr)
 	}
-	if err := errors.Join(c.Config.check(), err); err != nil {
+	if err != nil {
 		return usageError{err}
 	}
 	out, err := yaml.Marshal(c.Config.effective())

@@ -54,7 +54,7 @@ func (c *tokenCmd) Run(s streams, file *configFile) error {
 	if err != nil {
 		return usageError{err}
 	}
-	claims := token.Claims{UserID: c.User, Nickname: c.Nickname, Issuer: c.Token.Issuer, Audience: c.Token.Audience, Expires: time.Now().Add(c.For)}
+	claims := token.Claims{UserID: c.User, Nickname: c.Nickname, Issuer: c.Token.Issuer, Audience: c.Token.Audience, Expires: time.Now().Add(c.For), Names: c.Token.claimNames()}
 	if c.Attrs != "" {
 		claims.Attrs = json.RawMessage(c.Attrs)
 	}
