@@ -1,17 +1,12 @@
 package token
 
 import (
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
-	"crypto/rsa"
-	"encoding/base64"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/big"
 	"slices"
+
+	"github.com/go-jose/go-jose/v4"
 
 	"github.com/hanmadi/hanmadi/internal/wire"
 )
@@ -19,34 +14,6 @@ import (
 // maxSetKeys bounds a key set, and with it how often a forged token without kid
 // is tried.
 const maxSetKeys = 64
-
-// jwk is a key of a set (RFC 7517 section 4, RFC 7518 section 6, RFC 8037).
-type jwk struct {
-	Kty    string   `json:"kty"`
-	Use    string   `json:"use"`
-	KeyOps []string `json:"key_ops"`
-	Alg    string   `json:"alg"`
-	Kid    string   `json:"kid"`
-	Crv    string   `json:"crv"`
-	N      string   `json:"n"`
-	E      string   `json:"e"`
-	X      string   `json:"x"`
-	Y      string   `json:"y"`
-
-	// Each gives the private key away, or is a shared one.
-	D   any `json:"d"`
-	P   any `json:"p"`
-	Q   any `json:"q"`
-	DP  any `json:"dp"`
-	DQ  any `json:"dq"`
-	QI  any `json:"qi"`
-	Oth any `json:"oth"`
-	K   any `json:"k"`
-}
-
-func (j *jwk) private() bool {
-	return slices.ContainsFunc([]any{j.D, j.P, j.Q, j.DP, j.DQ, j.QI, j.Oth, j.K}, func(part any) bool { return part != nil })
-}
 
 // parseSet reads a key set. Keys that are not for us (of another kind, for
 // encryption, too short, private) are passed over, as RFC 7517 section 5 asks
@@ -84,84 +51,29 @@ func parseSet(data []byte) (ring, error) {
 }
 
 func parseKey(raw json.RawMessage) (key, error) {
-	var j jwk
-	if json.Unmarshal(raw, &j) != nil {
-		return key{}, errors.New("not a JWK")
+	var j jose.JSONWebKey
+	if err := j.UnmarshalJSON(raw); err != nil {
+		return key{}, errors.New("not a JWK that can be read")
+	}
+	var ops struct {
+		KeyOps []string `json:"key_ops"` // which the library does not look at
 	}
 	switch {
-	case j.private():
+	case json.Unmarshal(raw, &ops) != nil:
+		return key{}, errors.New("not a JWK that can be read")
+	case !j.IsPublic():
 		// Whoever reads the set can sign with it.
 		return key{}, errors.New("has a private part")
-	case j.Use != "" && j.Use != "sig", j.KeyOps != nil && !slices.Contains(j.KeyOps, "verify"):
+	case j.Use != "" && j.Use != "sig", ops.KeyOps != nil && !slices.Contains(ops.KeyOps, "verify"):
 		return key{}, errors.New("not for verifying signatures")
 	}
-	material, err := j.material()
+	k, err := publicKey(j.Key)
 	if err != nil {
 		return key{}, err
 	}
-	k, err := publicKey(material)
-	if err != nil {
-		return key{}, err
-	}
-	if own := k.method.Alg(); j.Alg != "" && j.Alg != own {
+	if own := k.method.Alg(); j.Algorithm != "" && j.Algorithm != own {
 		return key{}, fmt.Errorf("its alg is not %s", own)
 	}
-	k.id = j.Kid
+	k.id = j.KeyID
 	return k, nil
-}
-
-// material is the key as the packages of crypto have it.
-func (j *jwk) material() (any, error) {
-	switch {
-	case j.Kty == "RSA":
-		n, err := decodeMember("n", j.N)
-		if err != nil {
-			return nil, err
-		}
-		e, err := decodeMember("e", j.E)
-		if err != nil {
-			return nil, err
-		}
-		if len(e) > 4 {
-			return nil, errors.New("e is longer than 4 bytes")
-		}
-		exponent := binary.BigEndian.Uint32(append(make([]byte, 4-len(e)), e...))
-		return &rsa.PublicKey{N: new(big.Int).SetBytes(n), E: int(exponent)}, nil
-	case j.Kty == "EC" && j.Crv == "P-256":
-		x, err := decodeMember("x", j.X)
-		if err != nil {
-			return nil, err
-		}
-		y, err := decodeMember("y", j.Y)
-		if err != nil {
-			return nil, err
-		}
-		if len(x) != 32 || len(y) != 32 {
-			return nil, errors.New("x and y are not 32 bytes each")
-		}
-		k, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), slices.Concat([]byte{4}, x, y))
-		if err != nil {
-			return nil, errors.New("x and y are not a point on P-256")
-		}
-		return k, nil
-	case j.Kty == "OKP" && j.Crv == "Ed25519":
-		x, err := decodeMember("x", j.X)
-		if err != nil {
-			return nil, err
-		}
-		if len(x) != ed25519.PublicKeySize {
-			return nil, fmt.Errorf("x is not %d bytes", ed25519.PublicKeySize)
-		}
-		return ed25519.PublicKey(x), nil
-	default:
-		return nil, errors.New("key is none of RSA, P-256 and Ed25519")
-	}
-}
-
-func decodeMember(name, value string) ([]byte, error) {
-	b, err := base64.RawURLEncoding.DecodeString(value)
-	if err != nil || len(b) == 0 {
-		return nil, fmt.Errorf("%s is not base64url", name)
-	}
-	return b, nil
 }
