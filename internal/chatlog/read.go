@@ -20,7 +20,7 @@ func (r *readStmts) prepare(ctx context.Context, db *sql.DB) error {
 	return prepareAll(ctx, db, map[**sql.Stmt]string{
 		&r.after:  `SELECT ` + columns + ` FROM chat_log WHERE presenter_idx = ? AND seq > ? ORDER BY seq LIMIT ?`,
 		&r.before: `SELECT ` + columns + ` FROM chat_log WHERE presenter_idx = ? AND seq < ? ORDER BY seq DESC LIMIT ?`,
-		&r.idem:   `SELECT ` + columns + ` FROM chat_log WHERE presenter_idx = ? AND idem = ?`,
+		&r.idem:   byIdem,
 		&r.marks: `SELECT ` + columns + ` FROM chat_log INDEXED BY chat_log_mark
 			WHERE presenter_idx = ? AND seq > ? AND seq <= ? AND kind <> 'message' ORDER BY seq`,
 		&r.last: `SELECT ` + columns + ` FROM chat_log WHERE presenter_idx = ? ORDER BY seq DESC LIMIT 1`,
@@ -122,10 +122,13 @@ func queryRows(ctx context.Context, stmt *sql.Stmt, room string, args ...any) ([
 		r := chat.Row{Room: room}
 		var kind string
 		var at int64
-		var data, staff sql.NullString
-		err := scan(&r.Seq, &r.ID, &r.Broadcast, &kind, &r.User.ID, &r.User.Nickname, &r.Text, &at, &r.Idem, &data, &staff)
+		var idem, data, staff sql.NullString
+		err := scan(&r.Seq, &r.ID, &r.Broadcast, &kind, &r.User.ID, &r.User.Nickname, &r.Text, &at, &idem, &data, &staff)
 		if err != nil {
 			return err
+		}
+		if r.Idem = r.ID; idem.Valid {
+			r.Idem = idem.String
 		}
 		r.Kind, r.At = chat.Kind(kind), time.UnixMilli(at).UTC()
 		if data.Valid {
