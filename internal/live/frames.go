@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"slices"
 	"sync"
 
 	"github.com/hanmadi/hanmadi/internal/chat"
@@ -82,21 +83,20 @@ func (f *frames) build(room string, rows []chat.Row) (frame, error) {
 		return frame{}, err
 	}
 	payload := append(head[:len(head)-1], `,"events":[`...)
+	payload = slices.Grow(payload, min(len(rows)*eventRoom, wire.MaxEventsFrame))
 	escaped := wire.EscapedLen(payload) + len("]}")
 	for i, row := range rows {
-		event, err := encodeJSON(row.Event())
-		if err != nil {
-			return frame{}, err
-		}
-		escaped += wire.EscapedLen(event) + len(",")
+		before := len(payload)
 		if i > 0 {
-			if wire.EventsFrameLen(escaped, f.key.KID(), signatureRoom) > wire.MaxEventsFrame {
-				out.full = true
-				break
-			}
 			payload = append(payload, ',')
 		}
-		payload = append(payload, event...)
+		payload = appendEvent(payload, row.Event())
+		escaped += wire.EscapedLen(payload[before:])
+		if i > 0 && wire.EventsFrameLen(escaped, f.key.KID(), signatureRoom) > wire.MaxEventsFrame {
+			payload = payload[:before]
+			out.full = true
+			break
+		}
 		out.to = row.Seq
 		if row.Kind != chat.KindMessage {
 			out.marks = append(out.marks, row)
@@ -106,6 +106,9 @@ func (f *frames) build(room string, rows []chat.Row) (frame, error) {
 	out.data = wire.Encode(wire.Events{Payload: string(payload), KID: f.key.KID(), Sig: f.key.Sign(payload)})
 	return out, nil
 }
+
+// eventRoom is what most events take, in bytes: ids, times, and 100 Hangul.
+const eventRoom = 640
 
 // signatureRoom has the length of every signature: 64 bytes in base64url.
 var signatureRoom = string(bytes.Repeat([]byte{'A'}, 86))
