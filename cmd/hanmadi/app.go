@@ -79,6 +79,7 @@ func serve(s setup, listeners []net.Listener, logger *slog.Logger, signals <-cha
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
+	go keepMemory(ctx)
 	watched := make(chan struct{})
 	go func() { defer close(watched); a.keeper.Run(ctx) }()
 	a.listen(listeners)
