@@ -29,7 +29,8 @@ check: ## The long runs: linter, planted bugs, 25 rounds of kill -9, a minute of
 	@$(PART) crash   $(MAKE) -s crash
 	@$(PART) fuzz    $(MAKE) -s fuzz FUZZTIME=60s
 
-bench: ## Benchmarks of the parts.
+bench: ## The whole program beside a bare net/http server, about 6 minutes; then its parts.
+	$(GO) run ./cmd/hanmadi-bench
 	$(GO) test -run '^$$' -bench . -benchmem ./internal/...
 
 tools: ## What tests need from the system: strace, which watches the disk.

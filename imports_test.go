@@ -37,6 +37,9 @@ var rooms = map[string]room{
 	"cmd/hanmadi": {ours: []string{"internal/chat", "internal/chatlog", "internal/directory", "internal/hook", "internal/live", "internal/seal", "internal/socket", "internal/token", "internal/web", "internal/wire"},
 		theirs: []string{"github.com/alecthomas/kong", "go.yaml.in/yaml/v3", metrics}},
 
+	// The benchmark of the whole program. Nothing imports it.
+	"cmd/hanmadi-bench": {ours: []string{"internal/socket", "internal/token", "internal/wire"}, theirs: []string{"github.com/alecthomas/kong"}},
+
 	// For tests only; nothing that is built into the program imports it.
 	"internal/chatlog/logtest": {ours: []string{"internal/chat"}},
 }
