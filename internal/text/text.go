@@ -104,8 +104,34 @@ func Excerpt(s string, limit int) string {
 	return trimCut(firstRunes(s, limit-1)) + "…"
 }
 
+// plain reports whether s is made of characters that cleaning leaves alone
+// wherever they stand: printable ASCII, Hangul syllables and the jamo of the
+// keyboard. That is nearly everything people type here, and saves most of the
+// work.
+func plain(s string) bool {
+	for _, r := range s {
+		switch {
+		case ' ' <= r && r <= '~', '가' <= r && r <= '힣', 'ㄱ' <= r && r <= 'ㅣ':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
 // clean does all that messages and nicknames have in common.
 func clean(s string) (string, error) {
+	if plain(s) {
+		if s = strings.Trim(s, " "); s == "" {
+			return "", ErrEmpty
+		}
+		return s, nil
+	}
+	return cleanAny(s)
+}
+
+// cleanAny is clean for every text.
+func cleanAny(s string) (string, error) {
 	if !utf8.ValidString(s) {
 		return "", ErrInvalid
 	}

@@ -338,3 +338,28 @@ func BenchmarkMessage(b *testing.B) {
 		})
 	}
 }
+
+// What is plain comes out as the long way would have it, and nothing else is
+// taken for plain: every code point on its own, between others, and at the ends.
+func TestPlainTextTakesTheShortWay(t *testing.T) {
+	for r := rune(0); r <= unicode.MaxRune; r++ {
+		if !utf8.ValidRune(r) {
+			continue
+		}
+		for _, s := range []string{string(r), "가" + string(r) + "힣", " " + string(r) + string(r) + " "} {
+			if !plain(s) {
+				continue
+			}
+			got, gotErr := clean(s)
+			want, wantErr := cleanAny(s)
+			if got != want || gotErr != wantErr {
+				t.Fatalf("%+q: got %+q %v, want %+q %v", s, got, gotErr, want, wantErr)
+			}
+		}
+	}
+	for _, s := range []string{"안녕하세요 ㅋㅋㅋ ㅠㅠ hello, 100%!", "~"} {
+		if !plain(s) {
+			t.Errorf("%q is not taken for plain", s)
+		}
+	}
+}
