@@ -69,16 +69,23 @@ func invalidf(format string, args ...any) error {
 //
 // Time is linear in the length of data, which the caller bounds.
 func Decode(data []byte, v any) error {
-	if err := scan(data); err != nil {
-		return err
+	if !utf8.Valid(data) {
+		return invalidf("not UTF-8")
 	}
-	return unmarshal(data, v)
+	// Reading first saves checking the grammar twice. What has the wrong type may
+	// be something worse: the scan has the first say.
+	err := json.Unmarshal(data, v)
+	if _, syntax := errors.AsType[*json.SyntaxError](err); !syntax {
+		if err := scan(data); err != nil {
+			return err
+		}
+	}
+	return unmarshalError(err)
 }
 
-// unmarshal turns the errors of json.Unmarshal into ours. They name Go types,
-// which mean nothing to a client.
-func unmarshal(data []byte, v any) error {
-	err := json.Unmarshal(data, v)
+// unmarshalError turns the errors of json.Unmarshal into ours. They name Go
+// types, which mean nothing to a client.
+func unmarshalError(err error) error {
 	if err == nil {
 		return nil
 	}
@@ -91,16 +98,10 @@ func unmarshal(data []byte, v any) error {
 	return invalidf("%.128s", err)
 }
 
-// scan refuses what json.Unmarshal would let pass.
+// scan refuses what json.Unmarshal lets pass. The grammar of data is known to be
+// right, so the scanner need not know it: every quote outside a string begins
+// one, and a string before a colon is a name.
 func scan(data []byte) error {
-	if !utf8.Valid(data) {
-		return invalidf("not UTF-8")
-	}
-	// With the grammar known to be right, a scanner need not know it: every quote
-	// outside a string begins one, and a string before a colon is a name.
-	if !json.Valid(data) {
-		return invalidf("%.128s", json.Unmarshal(data, new(any))) // for the place
-	}
 	if bytes.TrimLeft(data, space)[0] != '{' {
 		return invalidf("not an object")
 	}

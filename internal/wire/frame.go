@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -186,13 +187,10 @@ func frameType(data []byte, limit int) (string, error) {
 	if len(data) > limit {
 		return "", invalidf("frame of %d bytes, at most %d", len(data), limit)
 	}
-	if err := scan(data); err != nil {
-		return "", err
-	}
 	var head struct {
 		Type string `json:"type"`
 	}
-	if err := unmarshal(data, &head); err != nil {
+	if err := Decode(data, &head); err != nil {
 		return "", err
 	}
 	return head.Type, nil
@@ -202,8 +200,8 @@ func unknownType(typ string) error { return fmt.Errorf("%w: %.32q", ErrUnknownTy
 
 // decodeFrame decodes scanned data over the defaults in f.
 func decodeFrame[F Frame](data []byte, f F) (F, error) {
-	if err := unmarshal(data, &f); err != nil {
-		return f, err
+	if err := json.Unmarshal(data, &f); err != nil {
+		return f, unmarshalError(err)
 	}
 	return f, f.check()
 }
