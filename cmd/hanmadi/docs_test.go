@@ -156,3 +156,23 @@ func servedMetrics(t *testing.T, url string) map[string]bool {
 	}
 	return names
 }
+
+// The image is built as the binary of `make build` is, with the Go that the
+// module asks for, and its settings exist.
+func TestDockerfileFitsTheProgram(t *testing.T) {
+	dockerfile, makefile, module := page(t, "Dockerfile"), page(t, "Makefile"), page(t, "go.mod")
+	flags := regexp.MustCompile(`CGO_ENABLED=0 .*build (-.*) -o \S+ (\./cmd/hanmadi)`)
+	got, want := flags.FindStringSubmatch(dockerfile), flags.FindStringSubmatch(makefile)
+	if got == nil || want == nil || got[1] != want[1] {
+		t.Errorf("the image's build: got %q, want the flags of make build, %q", got, want)
+	}
+	wantGo := regexp.MustCompile(`(?m)^go (\d+\.\d+)`).FindStringSubmatch(module)[1]
+	if m := regexp.MustCompile(`(?m)^FROM golang:(\d+\.\d+) `).FindStringSubmatch(dockerfile); m == nil || m[1] != wantGo {
+		t.Errorf("the image's Go: got %q, want %s of go.mod", m, wantGo)
+	}
+	for _, name := range regexp.MustCompile(`\bHANMADI_[A-Z_]+`).FindAllString(dockerfile, -1) {
+		if !slices.ContainsFunc(knownKeys(), func(key string) bool { return envName(key) == name }) {
+			t.Errorf("Dockerfile: there is no setting %s", name)
+		}
+	}
+}
