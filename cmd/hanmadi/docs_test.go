@@ -41,7 +41,7 @@ func TestSettingsPageIsTheConfiguration(t *testing.T) {
 		}
 	}
 	got := map[string]string{}
-	row := regexp.MustCompile("(?m)^\\| `([a-z_.]+)` \\| ([^|]*) \\| [^|]+ \\|$")
+	row := regexp.MustCompile("(?m)^\\| `([a-z0-9_.]+)` \\| ([^|]*) \\| [^|]+ \\|$")
 	for _, m := range row.FindAllStringSubmatch(page(t, "docs/configure.md"), -1) {
 		if _, twice := got[m[1]]; twice {
 			t.Errorf("docs/configure.md has two rows for %s", m[1])
@@ -81,13 +81,13 @@ func TestMetricsPageIsWhatIsServed(t *testing.T) {
 		return served["hanmadi_hooks_total"]
 	})
 	text := page(t, "docs/operate.md")
-	named := regexp.MustCompile("(?m)^\\| `(hanmadi_[a-z_]+)`").FindAllStringSubmatch(text, -1)
+	named := regexp.MustCompile("(?m)^\\| `(hanmadi_[a-z0-9_]+)`").FindAllStringSubmatch(text, -1)
 	for name := range served {
 		if !slices.ContainsFunc(named, func(m []string) bool { return m[1] == name }) {
 			t.Errorf("docs/operate.md has no row for %s", name)
 		}
 	}
-	for _, m := range regexp.MustCompile(`\bhanmadi_[a-z_]+`).FindAllString(text, -1) {
+	for _, m := range regexp.MustCompile(`\bhanmadi_[a-z0-9_]+`).FindAllString(text, -1) {
 		plain := m
 		for _, suffix := range []string{"_bucket", "_sum", "_count"} {
 			plain = strings.TrimSuffix(plain, suffix)
@@ -170,7 +170,7 @@ func TestDockerfileFitsTheProgram(t *testing.T) {
 	if m := regexp.MustCompile(`(?m)^FROM golang:(\d+\.\d+) `).FindStringSubmatch(dockerfile); m == nil || m[1] != wantGo {
 		t.Errorf("the image's Go: got %q, want %s of go.mod", m, wantGo)
 	}
-	for _, name := range regexp.MustCompile(`\bHANMADI_[A-Z_]+`).FindAllString(dockerfile, -1) {
+	for _, name := range regexp.MustCompile(`\bHANMADI_[A-Z0-9_]+`).FindAllString(dockerfile, -1) {
 		if !slices.ContainsFunc(knownKeys(), func(key string) bool { return envName(key) == name }) {
 			t.Errorf("Dockerfile: there is no setting %s", name)
 		}
