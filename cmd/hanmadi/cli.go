@@ -23,6 +23,7 @@ type commands struct {
 	Dev         devCmd         `cmd:"" help:"Run everything on this machine: nothing to install, nothing to configure."`
 	Serve       serveCmd       `cmd:"" help:"Run beside a platform, configured by file, environment and flags (rising in that order)."`
 	CheckConfig checkConfigCmd `cmd:"" help:"Say whether serve would start with this configuration, and show it without its secrets."`
+	Health      healthCmd      `cmd:"" help:"Say whether the server on this machine takes requests."`
 	Token       tokenCmd       `cmd:"" help:"Make a token, for trying things out."`
 	Say         sayCmd         `cmd:"" help:"Say a line in a room."`
 	Listen      listenCmd      `cmd:"" help:"Open a presenter's link in this terminal and print what is said."`

@@ -152,6 +152,12 @@ func (c *Config) check() error {
 		}
 		c.Link.Origins[i] = strings.ToLower(origin)
 	}
+	for key, address := range map[string]string{"directory.url": c.Directory.URL, "signalling.reconnect_url": c.Signalling.ReconnectURL} {
+		u, err := url.Parse(address)
+		if address != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
+			wrong(key, "%q is not an address such as http://service:8080", address)
+		}
+	}
 	for key, n := range map[string]int64{"log.tail": c.Log.Tail, "link.max": int64(c.Link.Max),
 		"broadcast.queue_for": int64(c.Broadcast.QueueFor), "broadcast.end_after": int64(c.Broadcast.EndAfter)} {
 		if n <= 0 {

@@ -104,6 +104,22 @@ func TestConfigCheck(t *testing.T) {
 	}
 }
 
+// What serve would refuse when it opens its clients is refused before.
+func TestAddressesOfServicesAreChecked(t *testing.T) {
+	for address, well := range map[string]bool{"": true, "http://rooms:8080": true, "https://rooms.example/v2": true,
+		"rooms:8080": false, "rooms": false, "ftp://rooms": false, "http://": false} {
+		c, _ := configOf(t, "")
+		c.Directory.URL, c.Signalling.ReconnectURL = address, address
+		err := c.check()
+		if got := err == nil; got != well {
+			t.Errorf("%q: got %v, want it taken: %t", address, err, well)
+		}
+		if err != nil && (!strings.Contains(err.Error(), "directory.url") || !strings.Contains(err.Error(), "signalling.reconnect_url")) {
+			t.Errorf("%q: got %v, want an error that names both settings", address, err)
+		}
+	}
+}
+
 func TestEnvNamesAreTheDocumentedOnes(t *testing.T) {
 	for key, want := range map[string]string{"listen": "HANMADI_LISTEN", "log.url": "HANMADI_LOG_URL", "token.secret": "HANMADI_TOKEN_SECRET",
 		"broadcast.queue_for": "HANMADI_BROADCAST_QUEUE_FOR"} {

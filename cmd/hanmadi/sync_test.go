@@ -60,14 +60,21 @@ type traced struct {
 
 func startTraced(t *testing.T) *traced {
 	t.Helper()
+	// The link of room 7 never comes; its lines wait in the log all the same.
+	return startUnderStrace(t, []string{"-y", "-s", "8192",
+		"-e", "trace=execve,write,writev,pwrite64,pwritev,sendto,sendmsg,fsync,fdatasync"},
+		"HANMADI_BROADCAST_QUEUE_FOR=1h", "HANMADI_BROADCAST_END_AFTER=1h")
+}
+
+// startUnderStrace starts a server whose calls are traced as the options say.
+func startUnderStrace(t *testing.T, options []string, env ...string) *traced {
+	t.Helper()
 	strace, err := exec.LookPath("strace")
 	if err != nil {
 		t.Fatalf("this test needs strace to see the program's system calls: apt-get install strace (%v)", err)
 	}
-	// The link of room 7 never comes; its lines wait in the log all the same.
-	s := &traced{newServer(t, "serve", "HANMADI_BROADCAST_QUEUE_FOR=1h", "HANMADI_BROADCAST_END_AFTER=1h"), filepath.Join(t.TempDir(), "trace")}
-	s.wrap = []string{strace, "-f", "-y", "-s", "8192", "-o", s.file,
-		"-e", "trace=execve,write,writev,pwrite64,pwritev,sendto,sendmsg,fsync,fdatasync"}
+	s := &traced{newServer(t, "serve", env...), filepath.Join(t.TempDir(), "trace")}
+	s.wrap = append([]string{strace, "-f", "-o", s.file}, options...)
 	s.launch()
 	t.Cleanup(func() { // before strace is killed, which would leave the program running
 		if pid := s.pid(); pid > 0 && !s.ended() {
