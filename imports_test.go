@@ -28,6 +28,7 @@ var rooms = map[string]room{
 	"internal/socket":    {theirs: []string{"github.com/gorilla/websocket"}},
 	"internal/seal":      {},
 	"internal/token":     {ours: []string{"internal/chat", "internal/text", "internal/wire"}, theirs: []string{"github.com/golang-jwt/jwt/v5", "github.com/go-jose/go-jose/v4", cache}},
+	"internal/moderate":  {ours: []string{"internal/chat"}},
 	"internal/chatlog":   {ours: []string{"internal/chat"}, theirs: []string{"modernc.org/sqlite", "github.com/gofrs/flock", "github.com/oklog/ulid/v2", metrics}},
 	"internal/directory": {ours: []string{"internal/chat"}, theirs: []string{cache, metrics, "github.com/sony/gobreaker/v2"}},
 	"internal/hook":      {theirs: []string{metrics}},
