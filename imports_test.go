@@ -33,9 +33,9 @@ var rooms = map[string]room{
 	"internal/directory": {ours: []string{"internal/chat"}, theirs: []string{cache, metrics, "github.com/sony/gobreaker/v2"}},
 	"internal/hook":      {theirs: []string{metrics}},
 	"internal/live":      {ours: []string{"internal/chat", "internal/seal", "internal/socket", "internal/wire"}, theirs: []string{metrics}},
-	"internal/web": {ours: []string{"internal/chat", "internal/live", "internal/seal", "internal/socket", "internal/text", "internal/token", "internal/wire"},
+	"internal/web": {ours: []string{"internal/chat", "internal/live", "internal/moderate", "internal/seal", "internal/socket", "internal/text", "internal/token", "internal/wire"},
 		theirs: []string{"golang.org/x/text", metrics}},
-	"cmd/hanmadi": {ours: []string{"internal/chat", "internal/chatlog", "internal/directory", "internal/hook", "internal/live", "internal/seal", "internal/socket", "internal/token", "internal/web", "internal/wire"},
+	"cmd/hanmadi": {ours: []string{"internal/chat", "internal/chatlog", "internal/directory", "internal/hook", "internal/live", "internal/moderate", "internal/seal", "internal/socket", "internal/token", "internal/web", "internal/wire"},
 		theirs: []string{"github.com/alecthomas/kong", "go.yaml.in/yaml/v3", metrics}},
 
 	// For tests only; nothing that is built into the program imports it.

@@ -95,6 +95,16 @@ func (l *Limits) UserRate() Rate { return l.rates.User }
 // User is how many lines a user may still say.
 func (l *Limits) User(id string, now time.Time) Level { return l.users.Level(id, now) }
 
+// Held counts the buckets that are not full.
+func (l *Limits) Held(now time.Time) (users, rooms, addresses int) {
+	return l.users.Held(now), l.rooms.Held(now), l.addresses.Held(now)
+}
+
+// Dropped counts the buckets that were forgotten before they were full.
+func (l *Limits) Dropped() int64 {
+	return l.users.Dropped() + l.rooms.Dropped() + l.addresses.Dropped()
+}
+
 // AddressOf is whose bucket an address has: IPv6 networks give every customer
 // at least a /64, so that is one.
 func AddressOf(a netip.Addr) netip.Addr {
