@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"slices"
 	"syscall"
@@ -21,6 +23,7 @@ import (
 	"github.com/hanmadi/hanmadi/internal/directory"
 	"github.com/hanmadi/hanmadi/internal/hook"
 	"github.com/hanmadi/hanmadi/internal/live"
+	"github.com/hanmadi/hanmadi/internal/moderate"
 	"github.com/hanmadi/hanmadi/internal/seal"
 	"github.com/hanmadi/hanmadi/internal/token"
 	"github.com/hanmadi/hanmadi/internal/web"
@@ -49,6 +52,7 @@ type app struct {
 	verifier *token.Verifier
 	hub      *live.Hub
 	desk     *chat.Desk
+	limits   *moderate.Limits
 	keeper   keeper
 	server   *directory.Client // the room server; nil: our own registry
 	asker    *hook.Sender      // asks presenters to connect again; nil: nobody to ask
@@ -169,6 +173,7 @@ func (a *app) open() (err error) {
 	a.web = web.New(web.Options{
 		Log: a.tail, Desk: a.desk, Hub: a.hub, Keys: seal.NewKeySet(a.key.Public()),
 		Verify: a.verifier.Verify, Check: a.log.Check, NewID: chatlog.NewID, Origins: a.Link.Origins, Hosts: a.hosts,
+		Limits: a.limits, Attempts: a.Limits.attempts(),
 		Gateway: a.gateway, Original: a.Original.Serve, Zone: a.zone,
 		Metrics: web.NewMetrics(a.metrics), Scrape: promhttp.HandlerFor(a.metrics, promhttp.HandlerOpts{}), Logger: a.logger,
 	})
@@ -199,10 +204,11 @@ func (a *app) openRooms() {
 	watch := func(room string) { a.keeper.Watch(room) }
 	a.hub = live.NewHub(live.Options{
 		Log: a.tail, Key: a.key, Metrics: live.NewMetrics(a.metrics), Logger: a.logger, NewID: chatlog.NewID,
-		Verify: a.verifier.Verify, Outlive: a.Link.OutliveToken, MaxLinks: a.Link.Max, PerAddress: a.Link.PerAddress,
+		Verify: a.verifier.Verify, Outlive: a.Link.OutliveToken, MaxLinks: a.Link.Max, PerAddress: a.Link.PerAddress, Unstarted: a.Link.Unstarted,
 		Take: a.takeLink, OnGone: watch,
 	})
-	desk := chat.DeskOptions{NewID: chatlog.NewID, QueueFor: a.Broadcast.QueueFor, OnStarted: watch, OnUnlinked: a.askBack}
+	a.limits = moderate.NewLimits(a.Limits.rates())
+	desk := chat.DeskOptions{NewID: chatlog.NewID, Limits: a.limits, QueueFor: a.Broadcast.QueueFor, OnStarted: watch, OnUnlinked: a.askBack}
 	if a.server != nil {
 		desk.Directory = a.server
 	}
@@ -240,10 +246,9 @@ func (a *app) listen(listeners []net.Listener) {
 		faces = []http.Handler{a.web.All()}
 	}
 	for i, l := range listeners {
-		server := &http.Server{
-			Handler: faces[i], ErrorLog: slog.NewLogLogger(a.logger.Handler(), slog.LevelDebug),
-			ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second, WriteTimeout: 30 * time.Second,
-			IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
+		server := web.NewHTTPServer(faces[i], a.logger)
+		if i == 0 {
+			l = web.BoundListener(l, a.connectionsPerAddress(), a.trusted, a.web.Metrics)
 		}
 		a.servers = append(a.servers, server)
 		go func() {
@@ -252,6 +257,18 @@ func (a *app) listen(listeners []net.Listener) {
 			}
 		}()
 	}
+}
+
+// connectionsPerAddress is enough, unless it is set, for all the links that an
+// address may have and as many requests beside them.
+func (a *app) connectionsPerAddress() int {
+	return cmp.Or(a.Limits.Connections, 2*a.Link.PerAddress)
+}
+
+// trusted reports whether everybody may be behind an address: the gateway's, or
+// a proxy on this machine.
+func (a *app) trusted(peer netip.Addr) bool {
+	return peer.Unmap().IsLoopback() || a.gateway.Trusts(peer)
 }
 
 // stop ends the program in the order that loses nothing: no newcomers, goodbye

@@ -66,7 +66,7 @@ func run(args []string, io streams, signals <-chan os.Signal) (code int) {
 	var cmds commands
 	parser, err := kong.New(&cmds, kong.Name("hanmadi"), kong.Description(description), kong.UsageOnError(),
 		kong.Writers(io.out, io.err), kong.Exit(func(c int) { panic(exited(c)) }),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true}), kong.DefaultEnvars("HANMADI"), kong.Resolvers(file))
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}), kong.PostBuild(nameVariables), kong.Resolvers(file))
 	if err != nil {
 		return fail(io, exitFailed, err)
 	}

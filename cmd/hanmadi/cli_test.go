@@ -224,7 +224,7 @@ func loaded(t *testing.T, args ...string) Config {
 		t.Fatal(err)
 	}
 	var cmds commands
-	parser, err := kong.New(&cmds, kong.DefaultEnvars("HANMADI"), kong.Resolvers(file))
+	parser, err := kong.New(&cmds, kong.PostBuild(nameVariables), kong.Resolvers(file))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -266,7 +266,7 @@ func samplesOf(config reflect.Type, prefix string) map[string]string {
 		case field.Type.Kind() == reflect.Struct:
 			maps.Copy(samples, samplesOf(field.Type, prefix+field.Tag.Get("prefix")))
 		default:
-			samples[prefix+snake(field.Name)] = sample(field)
+			samples[prefix+settingName(field)] = sample(field)
 		}
 	}
 	return samples

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/hanmadi/hanmadi/internal/chatlog"
+	"github.com/hanmadi/hanmadi/internal/moderate"
 	"github.com/hanmadi/hanmadi/internal/token"
 )
 
@@ -26,6 +27,7 @@ type Config struct {
 	Signalling  SignallingConfig `embed:"" prefix:"signalling."`
 	Seal        SealConfig       `kong:"-"`
 	Link        LinkConfig       `embed:"" prefix:"link."`
+	Limits      LimitsConfig     `embed:"" prefix:"limits."`
 	Broadcast   BroadcastConfig  `embed:"" prefix:"broadcast."`
 	Original    OriginalConfig   `embed:"" prefix:"original."`
 	Drain       DrainConfig      `embed:"" prefix:"drain."`
@@ -94,7 +96,29 @@ type LinkConfig struct {
 	Origins      []string `help:"Origins of pages that may open a link, such as https://example.com. Without an Origin (programs) it is always open."`
 	Max          int      `default:"20000" help:"Links on this node."`
 	PerAddress   int      `default:"1000" help:"Links from one address; mobile carriers share them among many."`
+	Unstarted    int      `name:"unstarted-per-address" default:"100" help:"Links from one address that have not said yet who they are."`
 	OutliveToken bool     `help:"Let a link live on when its token has expired."`
+}
+
+// LimitsConfig is how many lines, refusals and connections there may be. The
+// fields' names would be split before their numbers.
+type LimitsConfig struct {
+	User        int `name:"user-per-30s" default:"20" help:"Lines a user may say in 30 s, over all rooms; all of them at once, if they like. Presenters in their room and operators are exempt."`
+	Room        int `name:"room-per-s" default:"200" help:"Lines a second in one room."`
+	Address     int `name:"address-per-30s" default:"3000" help:"Lines from one address in 30 s; mobile carriers share them among many."`
+	Attempts    int `name:"attempts-per-30s" default:"300" help:"Refused requests in 30 s, a third of them at once, after which a user or an address is not listened to."`
+	Connections int `name:"connections-per-address" default:"0" help:"Connections from one address, but for the gateway's and this machine's; 0: twice link.per_address."`
+}
+
+// rates are the buckets of lines.
+func (c *LimitsConfig) rates() moderate.Rates {
+	return moderate.Rates{User: moderate.Per(c.User, 30*time.Second), Room: moderate.Per(c.Room, time.Second),
+		Address: moderate.Per(c.Address, 30*time.Second)}
+}
+
+// attempts is the bucket of refusals.
+func (c *LimitsConfig) attempts() moderate.Rate {
+	return moderate.Rate{Burst: max(c.Attempts/3, 1), Each: moderate.Per(c.Attempts, 30*time.Second).Each}
 }
 
 // BroadcastConfig is how long a presenter may be away.
@@ -131,6 +155,9 @@ func (c *Config) secrets() []secret {
 	}
 }
 
+// maxLimit is no limit at all, and far from where times are too short to count.
+const maxLimit = 1_000_000_000
+
 // check says everything that is wrong with the values, at once.
 func (c *Config) check() error {
 	var errs []error
@@ -163,6 +190,15 @@ func (c *Config) check() error {
 		if n <= 0 {
 			wrong(key, "must be more than 0")
 		}
+	}
+	for key, n := range map[string]int{"limits.user_per_30s": c.Limits.User, "limits.room_per_s": c.Limits.Room,
+		"limits.address_per_30s": c.Limits.Address, "limits.attempts_per_30s": c.Limits.Attempts, "link.unstarted_per_address": c.Link.Unstarted} {
+		if n < 1 || n > maxLimit {
+			wrong(key, "must be 1 to %d", maxLimit)
+		}
+	}
+	if c.Limits.Connections < 0 {
+		wrong("limits.connections_per_address", "must not be negative")
 	}
 	if c.Drain.Over < 0 {
 		wrong("drain.over", "must not be negative")

@@ -47,7 +47,7 @@ func TestSampleShowsEverySettingAndItsDefault(t *testing.T) {
 	if got, want := fmt.Sprint(asIs), fmt.Sprint(defaults); got != want {
 		t.Errorf("the sample as it is changes something:\n got %s\nwant %s", got, want)
 	}
-	setting := regexp.MustCompile(`(?m)^( *)# ([a-z_]+:( .*)?)$`)
+	setting := regexp.MustCompile(`(?m)^( *)# ([a-z0-9_]+:( .*)?)$`)
 	open, file := configOf(t, setting.ReplaceAllString(string(data), "$1$2"))
 	if got, want := fmt.Sprint(open), fmt.Sprint(defaults); got != want {
 		t.Errorf("the sample's comments are not the defaults:\n got %s\nwant %s", got, want)
@@ -85,16 +85,22 @@ func TestConfigCheck(t *testing.T) {
 		t.Errorf("the defaults: %v", err)
 	}
 	for key, change := range map[string]func(*Config){
-		"listen":               func(c *Config) { c.Listen = "8080" },
-		"admin_listen":         func(c *Config) { c.AdminListen = "" },
-		"log.url":              func(c *Config) { c.Log.URL = "postgres://x" },
-		"log.tail":             func(c *Config) { c.Log.Tail = 0 },
-		"link.max":             func(c *Config) { c.Link.Max = -1 },
-		"link.origins":         func(c *Config) { c.Link.Origins = []string{"https://a.example/path"} },
-		"broadcast.queue_for":  func(c *Config) { c.Broadcast.QueueFor = 0 },
-		"broadcast.end_after":  func(c *Config) { c.Broadcast.EndAfter = 1 },
-		"drain.over":           func(c *Config) { c.Drain.Over = -1 },
-		"link.origins: \"x\" ": func(c *Config) { c.Link.Origins = []string{"x"} },
+		"listen":                         func(c *Config) { c.Listen = "8080" },
+		"admin_listen":                   func(c *Config) { c.AdminListen = "" },
+		"log.url":                        func(c *Config) { c.Log.URL = "postgres://x" },
+		"log.tail":                       func(c *Config) { c.Log.Tail = 0 },
+		"link.max":                       func(c *Config) { c.Link.Max = -1 },
+		"link.origins":                   func(c *Config) { c.Link.Origins = []string{"https://a.example/path"} },
+		"broadcast.queue_for":            func(c *Config) { c.Broadcast.QueueFor = 0 },
+		"broadcast.end_after":            func(c *Config) { c.Broadcast.EndAfter = 1 },
+		"limits.user_per_30s":            func(c *Config) { c.Limits.User = 0 },
+		"limits.room_per_s":              func(c *Config) { c.Limits.Room = -1 },
+		"limits.address_per_30s":         func(c *Config) { c.Limits.Address = 0 },
+		"limits.attempts_per_30s":        func(c *Config) { c.Limits.Attempts = maxLimit + 1 },
+		"limits.connections_per_address": func(c *Config) { c.Limits.Connections = -1 },
+		"link.unstarted_per_address":     func(c *Config) { c.Link.Unstarted = 0 },
+		"drain.over":                     func(c *Config) { c.Drain.Over = -1 },
+		"link.origins: \"x\" ":           func(c *Config) { c.Link.Origins = []string{"x"} },
 	} {
 		c := good
 		change(&c)
@@ -122,7 +128,9 @@ func TestAddressesOfServicesAreChecked(t *testing.T) {
 
 func TestEnvNamesAreTheDocumentedOnes(t *testing.T) {
 	for key, want := range map[string]string{"listen": "HANMADI_LISTEN", "log.url": "HANMADI_LOG_URL", "token.secret": "HANMADI_TOKEN_SECRET",
-		"broadcast.queue_for": "HANMADI_BROADCAST_QUEUE_FOR"} {
+		"broadcast.queue_for": "HANMADI_BROADCAST_QUEUE_FOR", "limits.user_per_30s": "HANMADI_LIMITS_USER_PER_30S",
+		"limits.room_per_s": "HANMADI_LIMITS_ROOM_PER_S", "limits.address_per_30s": "HANMADI_LIMITS_ADDRESS_PER_30S",
+		"limits.attempts_per_30s": "HANMADI_LIMITS_ATTEMPTS_PER_30S", "link.unstarted_per_address": "HANMADI_LINK_UNSTARTED_PER_ADDRESS"} {
 		if got := envName(key); got != want || !slices.Contains(knownKeys(), key) {
 			t.Errorf("%s: got %s (known: %v), want %s", key, got, slices.Contains(knownKeys(), key), want)
 		}

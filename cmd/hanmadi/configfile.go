@@ -138,10 +138,18 @@ func fieldKeys(t reflect.Type, prefix string) (keys []string) {
 		case field.Type.Kind() == reflect.Struct:
 			keys = append(keys, fieldKeys(field.Type, prefix+field.Tag.Get("prefix"))...)
 		default:
-			keys = append(keys, prefix+snake(field.Name))
+			keys = append(keys, prefix+settingName(field))
 		}
 	}
 	return keys
+}
+
+// settingName is a field's own name, or the one that it is given as a flag.
+func settingName(field reflect.StructField) string {
+	if name, named := field.Tag.Lookup("name"); named {
+		return strings.ReplaceAll(name, "-", "_")
+	}
+	return snake(field.Name)
 }
 
 // snake writes a field's name as the file does: QueueFor is queue_for, URL url.
@@ -160,6 +168,26 @@ func snake(name string) string {
 // envName is a setting's name in the environment.
 func envName(key string) string {
 	return "HANMADI_" + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
+}
+
+// nameVariables gives every flag that has none a variable, named as settings
+// are. The library's own names would split 30s into 30 and S.
+func nameVariables(parser *kong.Kong) error {
+	var visit func(*kong.Node)
+	visit = func(node *kong.Node) {
+		for _, flag := range node.Flags {
+			if flag.Name == "help" || len(flag.Envs) > 0 {
+				continue
+			}
+			flag.Envs = []string{envName(strings.ReplaceAll(flag.Name, "-", "_"))}
+			flag.Value.Tag.Envs = flag.Envs
+		}
+		for _, child := range node.Children {
+			visit(child)
+		}
+	}
+	visit(parser.Model.Node)
+	return nil
 }
 
 // checkEnv refuses a variable that is a slip of the keyboard away from one that

@@ -207,7 +207,7 @@ func walkSettings(v reflect.Value, prefix string, put func(key string, v any)) {
 		case field.Type.Kind() == reflect.Struct:
 			walkSettings(value, prefix+field.Tag.Get("prefix"), put)
 		default:
-			put(prefix+snake(field.Name), plain(value.Interface()))
+			put(prefix+settingName(field), plain(value.Interface()))
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
+	"net/netip"
 	"time"
 	"unicode/utf8"
 )
@@ -33,6 +34,8 @@ type DeskOptions struct {
 	// Directory, where there is one, has the say in who is live. Without it a
 	// room is live from its started row to its ended row.
 	Directory Directory
+	// Limits, where there are any, bound how many lines are said.
+	Limits Limits
 	// OnStarted hears of every room in which a broadcast starts. It must not block.
 	OnStarted func(room string)
 	// OnUnlinked hears of every line that was logged with no link to hand it
@@ -69,6 +72,10 @@ type Draft struct {
 	Text    string // cleaned, see package text
 	ReplyTo int64  // seq of the line it answers, or 0
 	Key     string // Idempotency-Key, or ""
+
+	// Address is where it comes from, for what is limited by that; the zero
+	// Addr is not.
+	Address netip.Addr
 }
 
 // Receipt says what became of a line that is in the log.
@@ -85,16 +92,17 @@ func (d *Desk) Send(ctx context.Context, draft Draft) (Receipt, error) {
 	defer d.rooms.release(r)
 
 	id := d.opts.NewID()
-	idem := id
+	req := d.request(nil)
+	req.line, req.idem = &draft, id
 	if draft.Key != "" {
-		idem = idemOf(draft.User.ID, draft.Key)
-		if !r.claim(idem) {
+		req.idem = idemOf(draft.User.ID, draft.Key)
+		if !r.claim(req.idem) {
 			return Receipt{}, &Refusal{Code: IdempotencyInFlight, RetryAfter: time.Second}
 		}
-		defer r.unclaim(idem)
-		first, found, err := d.log.ByIdem(ctx, draft.Room, idem)
-		if err != nil {
-			return Receipt{}, refuseLog(err)
+		defer d.unclaimOwn(r, req)
+		first, found, err := d.log.ByIdem(ctx, draft.Room, req.idem)
+		if err != nil { // a request before this one may have logged it
+			return Receipt{}, refuseUnknown(err)
 		}
 		if found {
 			return d.repeat(draft, first)
@@ -109,15 +117,16 @@ func (d *Desk) Send(ctx context.Context, draft Draft) (Receipt, error) {
 		return Receipt{}, err
 	}
 
-	rows, err := d.do(ctx, r, func(st State) ([]Row, error) {
-		rows, st := d.onAir(st, word)
-		if err := d.mayBeSaid(st); err != nil {
+	req.judge = func(st State) ([]Row, error) {
+		rows, st, err := d.judgeLine(st, word)
+		if err != nil {
 			return nil, err
 		}
 		row := d.row(st, id, KindMessage, draft.User)
-		row.Text, row.Idem, row.Details.Reply = draft.Text, idem, reply
+		row.Text, row.Idem, row.Details.Reply = draft.Text, req.idem, reply
 		return append(rows, row), nil
-	})
+	}
+	rows, err := d.await(ctx, r, req)
 	if dup := (*DuplicateError)(nil); errors.As(err, &dup) {
 		return d.repeat(draft, dup.Row)
 	}
@@ -131,8 +140,32 @@ func (d *Desk) Send(ctx context.Context, draft Draft) (Receipt, error) {
 	return Receipt{Row: rows[len(rows)-1], Linked: linked}, nil
 }
 
-// mayBeSaid judges a line against the room as it stands at the position that
-// the line would follow.
+// MaySend says what Send would say to a line of that user in that room, as far
+// as it does not depend on the text, and takes nothing.
+func (d *Desk) MaySend(ctx context.Context, line Draft) error {
+	word, err := d.word(ctx, line.Room)
+	if err != nil {
+		return err
+	}
+	st, err := d.State(ctx, line.Room)
+	if err != nil {
+		return err
+	}
+	if _, _, err := d.judgeLine(st, word); err != nil || d.opts.Limits == nil {
+		return err
+	}
+	return d.opts.Limits.Check(&line, d.opts.Now())
+}
+
+// judgeLine judges a line against the room as it stands at the position that
+// the line would follow, once the rows that the room server's word takes are
+// there. What a line costs is taken after that, see charge.
+func (d *Desk) judgeLine(st State, word *Word) ([]Row, State, error) {
+	rows, st := d.onAir(st, word)
+	return rows, st, d.mayBeSaid(st)
+}
+
+// mayBeSaid judges by the state alone.
 func (d *Desk) mayBeSaid(st State) error {
 	if !st.Live() {
 		return Refuse(BroadcastEndedCode)
@@ -203,7 +236,16 @@ func idemOf(userID, key string) string {
 // refuseLog turns a failing log into what the sender should know.
 func refuseLog(err error) error {
 	if errors.Is(err, ErrOutcomeUnknown) {
-		return &Refusal{Code: LogOutcomeUnknown, RetryAfter: time.Second, Cause: err}
+		return refuseUnknown(err)
 	}
 	return &Refusal{Code: LogUnavailable, RetryAfter: 2 * time.Second, Cause: err}
+}
+
+func refuseUnknown(err error) error {
+	return &Refusal{Code: LogOutcomeUnknown, RetryAfter: time.Second, Cause: err}
+}
+
+func isUnknown(err error) bool {
+	var ref *Refusal
+	return errors.As(err, &ref) && ref.Code == LogOutcomeUnknown
 }

@@ -83,6 +83,20 @@ type Presence interface {
 	Nudge(room string, head int64)
 }
 
+// Limits says how many lines may be said. Methods may be called concurrently
+// and never block.
+type Limits interface {
+	// Take takes what a line costs, or takes nothing and returns a *Refusal
+	// that says when to try again.
+	Take(line *Draft, now time.Time) error
+
+	// Return gives back what Take took for a line that was not logged.
+	Return(line *Draft, now time.Time)
+
+	// Check says what Take would, and takes nothing.
+	Check(line *Draft, now time.Time) error
+}
+
 // Word is what a room server says of a presenter.
 type Word struct {
 	Live      bool

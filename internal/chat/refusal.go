@@ -44,6 +44,8 @@ const (
 	PresenterGone        Code = "presenter.disconnected"
 	QueryInvalid         Code = "query.invalid"
 	RateRequests         Code = "rate.requests"
+	RateRoom             Code = "rate.room"
+	RateUser             Code = "rate.user"
 	ReplyNotFound        Code = "reply.not_found"
 	RoomInvalid          Code = "room.invalid"
 	TokenExpired         Code = "token.expired"

@@ -66,10 +66,6 @@ func (d *Desk) Rooms() int {
 // Close waits for what is being judged. Requests made after it may be refused.
 func (d *Desk) Close() { d.rooms.working.Wait() }
 
-func (d *Desk) do(ctx context.Context, r *room, judge Judge) ([]Row, error) {
-	return d.await(ctx, r, d.request(judge))
-}
-
 // room serialises one room. Rooms in use are never dropped; the others can be,
 // because everything in here is read back from the log.
 type room struct {
@@ -143,7 +139,7 @@ func (rs *rooms) acquire(name string, keep int) *room {
 func (rs *rooms) dropOneLocked() {
 	looked := 0
 	for name, r := range rs.byName {
-		if r.users == 0 {
+		if r.users == 0 && r.idle() {
 			delete(rs.byName, name)
 			rs.doubtLocked(r)
 			return
@@ -158,6 +154,14 @@ func (rs *rooms) release(r *room) {
 	rs.mu.Lock()
 	r.users--
 	rs.mu.Unlock()
+}
+
+// idle reports that nothing of the room is under way. Whoever gave up waiting
+// has left, but the append goes on, and there is one at a time.
+func (r *room) idle() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.working
 }
 
 func (r *room) claim(idem string) bool {
@@ -176,14 +180,20 @@ func (r *room) unclaim(idem string) {
 	r.mu.Unlock()
 }
 
-// request is one judge waiting for its turn. rows, after and err are written by
-// the worker and read by the asker once done is closed.
+// request is one judge waiting for its turn.
 type request struct {
+	// Set once, before it is queued.
 	judge Judge
+	line  *Draft // that the judge logs, for what it costs and its key; nil: none
+	idem  string // of the line
 	done  chan struct{}
+	// Owned by the asker.
+	handed bool // the worker has it, or will, and concludes it
+	// Written by the worker, read by the asker once done is closed.
 	rows  []Row
 	after State
 	err   error
+	paid  bool // the limits have taken what the line costs
 }
 
 func (d *Desk) request(judge Judge) *request {
@@ -198,12 +208,14 @@ func (d *Desk) await(ctx context.Context, r *room, req *request) ([]Row, error) 
 	if !d.enqueue(r, req) {
 		return nil, &Refusal{Code: Overloaded, RetryAfter: time.Second}
 	}
+	req.handed = true
 	select {
 	case <-req.done:
 		return req.rows, req.err
 	case <-ctx.Done():
 	}
 	if r.withdraw(req) {
+		req.handed = false
 		return nil, refuseLog(fmt.Errorf("%w: gave up waiting for a turn: %w", ErrLogUnavailable, ctx.Err()))
 	}
 	select {
@@ -259,8 +271,31 @@ func (d *Desk) work(r *room) {
 	for batch := r.take(); batch != nil; batch = r.take() {
 		d.settle(r, batch)
 		for _, req := range batch {
+			d.conclude(r, req)
 			close(req.done)
 		}
+	}
+}
+
+// conclude lets a line's key go and gives back what the line has cost, unless
+// it was logged or may have been. It is the worker that does so, as the asker
+// may have given up long before the outcome is known.
+func (d *Desk) conclude(r *room, req *request) {
+	if req.line == nil {
+		return
+	}
+	if req.paid && req.err != nil && !isUnknown(req.err) {
+		d.opts.Limits.Return(req.line, d.opts.Now())
+	}
+	if req.line.Key != "" {
+		r.unclaim(req.idem)
+	}
+}
+
+// unclaimOwn lets the key of a line go that no worker has.
+func (d *Desk) unclaimOwn(r *room, req *request) {
+	if !req.handed {
+		r.unclaim(req.idem)
 	}
 }
 
@@ -275,7 +310,7 @@ func (d *Desk) settle(r *room, batch []*request) {
 			fail(batch, err)
 			return
 		}
-		rows := judgeAll(st, batch)
+		rows := d.judgeAll(st, batch)
 		if len(rows) == 0 {
 			return
 		}
@@ -316,13 +351,16 @@ func (d *Desk) load(ctx context.Context, r *room) (State, error) {
 }
 
 // judgeAll judges each request against what the ones before it would leave.
-func judgeAll(st State, batch []*request) []Row {
+func (d *Desk) judgeAll(st State, batch []*request) []Row {
 	var rows []Row
+	now := d.opts.Now()
 	for _, req := range batch {
 		if req.settledBefore() {
 			continue
 		}
-		req.rows, req.err = req.judge(st)
+		if req.rows, req.err = req.judge(st); req.err == nil {
+			req.err = d.charge(req, now)
+		}
 		if req.err != nil {
 			req.rows = nil
 		}
@@ -334,6 +372,17 @@ func judgeAll(st State, batch []*request) []Row {
 		rows = append(rows, req.rows...)
 	}
 	return rows
+}
+
+// charge takes what a line costs: last of all, so that one which is refused for
+// another reason costs nothing, and once, however often it is judged.
+func (d *Desk) charge(req *request, now time.Time) error {
+	if req.line == nil || req.paid || d.opts.Limits == nil {
+		return nil
+	}
+	err := d.opts.Limits.Take(req.line, now)
+	req.paid = err == nil
+	return err
 }
 
 // settledBefore reports that the log has answered this request already, in an

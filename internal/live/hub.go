@@ -38,6 +38,7 @@ type Options struct {
 	NotLiveFor  time.Duration // until a link of an ended broadcast is closed; 60 s
 	Recheck     time.Duration // between two looks at the store for what nudges missed; 10 s
 	PerAddress  int           // links from one address; 1,000
+	Unstarted   int           // of those, ones that have not said yet who they are; 100
 	MaxLinks    int           // on this node, those that have not started yet included; 20,000
 	Attempts    int           // links a user may open a minute; 30
 }
@@ -56,7 +57,7 @@ type Hub struct {
 	rooms     map[string]*Session   // guarded by mu: the link of each room
 	left      map[string]time.Time  // guarded by mu: when a room's last link went
 	attempts  map[string]time.Time  // guarded by mu: the theoretical arrival time of each user's next attempt
-	addresses map[string]int        // guarded by mu: links of each address
+	addresses map[string]crowd      // guarded by mu: links of each address
 	places    map[string]place      // guarded by mu: of the original dialect
 	sessions  map[*Session]struct{} // guarded by mu
 	draining  bool                  // guarded by mu
@@ -77,12 +78,13 @@ func NewHub(o Options) *Hub {
 	setDefault(&o.NotLiveFor, 60*time.Second)
 	setDefault(&o.Recheck, 10*time.Second)
 	setDefault(&o.PerAddress, 1000)
+	setDefault(&o.Unstarted, 100)
 	setDefault(&o.MaxLinks, 20_000)
 	setDefault(&o.Attempts, 30)
 	h := &Hub{opts: o, started: time.Now(), stop: make(chan struct{}),
 		frames: frames{log: o.Log, key: o.Key, last: map[string]frame{}},
 		rooms:  map[string]*Session{}, left: map[string]time.Time{}, attempts: map[string]time.Time{},
-		sessions: map[*Session]struct{}{}, addresses: map[string]int{}, places: map[string]place{}}
+		sessions: map[*Session]struct{}{}, addresses: map[string]crowd{}, places: map[string]place{}}
 	h.opts.Metrics.observe(h)
 	h.running.Go(h.turn)
 	h.running.Go(h.recheck)
@@ -120,25 +122,33 @@ func (h *Hub) Nudge(room string, head int64) {
 	}
 }
 
+// crowd is the connections of one address.
+type crowd struct{ links, unstarted int }
+
 // reserve counts a connection of an address in, or says that it has too many.
-func (h *Hub) reserve(address string) error {
+func (h *Hub) reserve(address string, unstarted int) error {
 	if address == "" {
 		return nil
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.addresses[address] >= h.opts.PerAddress {
+	c := h.addresses[address]
+	if c.links >= h.opts.PerAddress || unstarted > 0 && c.unstarted >= h.opts.Unstarted {
 		return &chat.Refusal{Code: chat.RateRequests, RetryAfter: 10 * time.Second}
 	}
-	h.addresses[address]++
+	h.addresses[address] = crowd{c.links + 1, c.unstarted + unstarted}
 	return nil
 }
 
-func (h *Hub) unreserve(address string) {
+// unreserve counts links, and ones that have not started, out.
+func (h *Hub) unreserve(address string, links, unstarted int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.addresses[address]--; h.addresses[address] <= 0 {
+	c := h.addresses[address]
+	if c = (crowd{c.links - links, c.unstarted - unstarted}); c.links <= 0 {
 		delete(h.addresses, address)
+	} else {
+		h.addresses[address] = c
 	}
 }
 
@@ -221,7 +231,7 @@ func (h *Hub) forget(s *Session) {
 	h.mu.Lock()
 	delete(h.sessions, s)
 	h.mu.Unlock()
-	h.unreserve(s.address)
+	h.unreserve(s.address, 1, s.unstarted)
 }
 
 // recheck asks the store for the heads of all rooms that have a link, in one

@@ -30,6 +30,8 @@ type Session struct {
 	speaks   dialect
 	admitted bool // counted by the hub, which waits for it
 
+	unstarted int // 1 until it is known whose link this is; owned by the reading goroutine
+
 	mu sync.Mutex
 	// Set once by begin under mu, before the writer starts and before the hub
 	// knows the session by its room: whoever is after that reads them freely.
@@ -61,6 +63,9 @@ type Arrival struct {
 	Lang    chat.Lang  // of the sentences
 	Address string     // that counts against PerAddress; "" is exempt
 
+	// OnRefused, when not nil, hears why somebody got no link.
+	OnRefused func(error)
+
 	// Original, when not nil, makes it a link of the original platform's
 	// dialect, with times in that zone.
 	Original *time.Location
@@ -71,15 +76,19 @@ type Arrival struct {
 // from a refused upgrade; only an address that has too many links is not, and
 // is the error, which the caller answers.
 func (h *Hub) Accept(w http.ResponseWriter, r *http.Request, a Arrival) error {
-	if err := h.reserve(a.Address); err != nil {
+	unstarted := 0
+	if a.User == nil {
+		unstarted = 1
+	}
+	if err := h.reserve(a.Address, unstarted); err != nil {
 		return err
 	}
 	conn, err := socket.Accept(w, r, wire.MaxClientFrame)
 	if err != nil {
-		h.unreserve(a.Address)
+		h.unreserve(a.Address, 1, unstarted)
 		return nil // it has answered
 	}
-	s := &Session{hub: h, conn: conn, lang: a.Lang, id: h.opts.NewID(), address: a.Address, speaks: native{}}
+	s := &Session{hub: h, conn: conn, lang: a.Lang, id: h.opts.NewID(), address: a.Address, unstarted: unstarted, speaks: native{}}
 	if a.Original != nil {
 		s.speaks = original{a.Original}
 	}
@@ -91,7 +100,7 @@ func (h *Hub) Accept(w http.ResponseWriter, r *http.Request, a Arrival) error {
 }
 
 func (s *Session) turnAway(why error) {
-	defer s.hub.unreserve(s.address)
+	defer s.hub.unreserve(s.address, 1, s.unstarted)
 	s.end(endFor(why))
 	s.listen()
 	s.conn.Drop()
@@ -102,6 +111,9 @@ func (s *Session) run(a Arrival) {
 	defer s.hub.forget(s)
 	defer s.conn.Drop()
 	if why := s.open(a); why != nil {
+		if a.OnRefused != nil && why.refusal != nil {
+			a.OnRefused(why.refusal)
+		}
 		s.end(why)
 	}
 	s.listen()
@@ -121,6 +133,8 @@ func (s *Session) open(a Arrival) *ending {
 			return end
 		}
 		user, start = &who, frame
+		s.hub.unreserve(s.address, 0, s.unstarted)
+		s.unstarted = 0
 	}
 	if err := s.hub.attempt(user.ID); err != nil {
 		return endFor(err)

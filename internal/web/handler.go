@@ -100,6 +100,7 @@ type recorder struct {
 	requestID string
 	route     string
 	status    int
+	attempt   attempt // of a request whose refusals count
 }
 
 // WriteHeader implements [http.ResponseWriter].

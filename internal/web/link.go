@@ -13,18 +13,18 @@ import (
 )
 
 // link opens a presenter's WebSocket.
-func (s *Server) link(w http.ResponseWriter, r *http.Request) error {
-	return s.openLink(w, r, nil)
+func (s *Server) link(w http.ResponseWriter, r *http.Request, a *attempt) error {
+	return s.openLink(w, r, a, nil)
 }
 
 // originalLink opens one of the original platform's, /chatting.
-func (s *Server) originalLink(w http.ResponseWriter, r *http.Request) error {
-	return s.openLink(w, r, s.Zone)
+func (s *Server) originalLink(w http.ResponseWriter, r *http.Request, a *attempt) error {
+	return s.openLink(w, r, a, s.Zone)
 }
 
 // openLink opens a WebSocket of a dialect. What is wrong with the request itself
 // is an HTTP status; what is wrong with the user is told after the upgrade.
-func (s *Server) openLink(w http.ResponseWriter, r *http.Request, original *time.Location) error {
+func (s *Server) openLink(w http.ResponseWriter, r *http.Request, by *attempt, original *time.Location) error {
 	if !s.originAllowed(r) {
 		return chat.Refuse(chat.OriginForeign)
 	}
@@ -33,9 +33,10 @@ func (s *Server) openLink(w http.ResponseWriter, r *http.Request, original *time
 		w.Header().Set("Connection", "Upgrade")
 		return chat.Refuse(chat.UpgradeRequired)
 	}
-	a := live.Arrival{Lang: languageOf(r), Original: original}
-	if client, exempt := s.Gateway.Client(r.Header, peerOf(r)); !exempt {
-		a.Address = client.String()
+	told := *by // what is told after the upgrade counts when the request is no more
+	a := live.Arrival{Lang: languageOf(r), Original: original, OnRefused: told.count}
+	if by.address.IsValid() {
+		a.Address = by.address.String()
 	}
 	user, err := s.user(r)
 	switch {

@@ -60,19 +60,27 @@ func decimal(s string) bool {
 var errNoPresenter = errors.New("presenterIdx is missing")
 
 func (s *Server) originalSay(w http.ResponseWriter, r *http.Request) error {
-	err := s.originalSend(w, r)
+	err := s.counted(s.originalSend)(w, r)
 	if err != nil {
 		s.refuseOriginal(w, r, err)
 	}
 	return nil
 }
 
-// originalSend takes a line and answers 200 with an empty body. A line that
+// originalSend takes a line and answers 200 with an empty body. Its user is who
+// the gateway, a header or the body says, in that order. A line that
 // waits for the presenter's socket is in the log and will be shown, so it is
 // well too: the original's "please send it again" would double it.
-func (s *Server) originalSend(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) originalSend(w http.ResponseWriter, r *http.Request, a *attempt) error {
 	if err := s.sameSite(r); err != nil {
 		return err
+	}
+	user, unknown := s.user(r)
+	if unknown == nil {
+		unknown = a.by(user)
+	}
+	if a.refused {
+		return unknown
 	}
 	data, err := readBody(w, r)
 	if err != nil {
@@ -82,16 +90,20 @@ func (s *Server) originalSend(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	user, err := s.originalUser(r, body.Token)
-	if err != nil {
-		return err
+	if isCode(unknown, chat.TokenMissing) && body.Token != "" {
+		if user, unknown = s.Verify(body.Token); unknown == nil {
+			unknown = a.by(user)
+		}
+	}
+	if unknown != nil {
+		return unknown
 	}
 	room, err := s.originalRoom(r, user, body)
 	if err != nil {
 		return err
 	}
 	r.SetPathValue("room", room) // refuseOriginal asks who was refused where
-	if _, err := s.Desk.Send(r.Context(), chat.Draft{Room: room, User: user, Text: body.TextMessage}); err != nil {
+	if _, err := s.Desk.Send(r.Context(), chat.Draft{Room: room, User: user, Text: body.TextMessage, Address: a.address}); err != nil {
 		if user.ID == room && isCode(err, chat.PresenterGone) {
 			return errPresenterReconnect
 		}
@@ -109,15 +121,6 @@ func decodeOriginal(data []byte) (originalBody, error) {
 	clean, err := text.Message(b.TextMessage)
 	b.TextMessage = clean
 	return b, refuseText(err)
-}
-
-// originalUser is who the gateway, a header or the body says, in that order.
-func (s *Server) originalUser(r *http.Request, inBody string) (chat.User, error) {
-	user, err := s.user(r)
-	if inBody == "" || !isCode(err, chat.TokenMissing) {
-		return user, err
-	}
-	return s.Verify(inBody)
 }
 
 // originalRoom is the room a line is for: the presenter's, the one where the

@@ -101,7 +101,7 @@ type sent struct {
 	Delivery string `json:"delivery"` // linked, or queued: it waits for the presenter's link
 }
 
-func (s *Server) say(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) say(w http.ResponseWriter, r *http.Request, a *attempt) error {
 	if err := s.sameSite(r); err != nil {
 		return err
 	}
@@ -113,28 +113,40 @@ func (s *Server) say(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	key, err := idempotencyKey(r.Header)
+	out, err := s.sayAs(w, r, a, user, room)
+	s.setQuota(w.Header(), user, room, time.Now())
 	if err != nil {
 		return err
+	}
+	return answer(w, http.StatusCreated, out)
+}
+
+func (s *Server) sayAs(w http.ResponseWriter, r *http.Request, a *attempt, user chat.User, room string) (sent, error) {
+	if err := a.by(user); err != nil {
+		return sent{}, err
+	}
+	key, err := idempotencyKey(r.Header)
+	if err != nil {
+		return sent{}, err
 	}
 	data, err := readBody(w, r)
 	if err != nil {
-		return err
+		return sent{}, err
 	}
 	body, err := decodeDraft(data)
 	if err != nil {
-		return err
+		return sent{}, err
 	}
-	receipt, err := s.Desk.Send(r.Context(), chat.Draft{Room: room, User: user, Text: body.Text, ReplyTo: body.ReplyTo, Key: key})
+	receipt, err := s.Desk.Send(r.Context(), chat.Draft{Room: room, User: user, Text: body.Text, ReplyTo: body.ReplyTo, Key: key, Address: a.address})
 	if err != nil {
-		return err
+		return sent{}, err
 	}
 	row := receipt.Row
 	out := sent{ID: row.ID, Seq: row.Seq, At: row.At.Format(chat.TimeFormat), Text: row.Text, Delivery: "queued"}
 	if receipt.Linked {
 		out.Delivery = "linked"
 	}
-	return answer(w, http.StatusCreated, out)
+	return out, nil
 }
 
 // head is what a viewer on somebody else's signalling polls.

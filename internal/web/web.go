@@ -11,6 +11,7 @@ import (
 
 	"github.com/hanmadi/hanmadi/internal/chat"
 	"github.com/hanmadi/hanmadi/internal/live"
+	"github.com/hanmadi/hanmadi/internal/moderate"
 	"github.com/hanmadi/hanmadi/internal/seal"
 	"github.com/hanmadi/hanmadi/internal/token"
 )
@@ -29,6 +30,8 @@ type Options struct {
 	Original bool                                  // serve the original platform's calls
 	Zone     *time.Location                        // of the times in them
 	Hosts    []string                              // the only Host headers taken; none: any
+	Limits   *moderate.Limits                      // the desk's, to say how many lines are left; nil: nothing is said
+	Attempts moderate.Rate                         // refusals that a user, and an address, may have; zero: 100, and 10 a second
 	Metrics  *Metrics
 	Scrape   http.Handler // /metrics
 	Logger   *slog.Logger
@@ -37,7 +40,9 @@ type Options struct {
 // Server answers HTTP. Methods may be called concurrently.
 type Server struct {
 	Options
-	state atomic.Int32
+	attempts attempts
+	policy   []string // of the users' bucket, as a header's values
+	state    atomic.Int32
 }
 
 // State is how far the program's life has come, for /readyz.
@@ -51,7 +56,17 @@ const (
 )
 
 // New makes a server. It is not ready until SetState says so.
-func New(o Options) *Server { return &Server{Options: o} }
+func New(o Options) *Server {
+	if o.Attempts == (moderate.Rate{}) {
+		o.Attempts = moderate.Per(100, 10*time.Second)
+	}
+	s := &Server{Options: o, attempts: newAttempts(o.Attempts)}
+	if o.Limits != nil {
+		s.policy = quotaPolicy(o.Limits.UserRate())
+	}
+	s.Metrics.observe(s)
+	return s
+}
 
 // SetState changes what /readyz says.
 func (s *Server) SetState(st State) { s.state.Store(int32(st)) }
@@ -79,14 +94,15 @@ func (s *Server) All() http.Handler {
 }
 
 func (s *Server) public(m *http.ServeMux) {
-	s.route(m, "POST /v1/rooms/{room}/messages", s.say)
+	s.route(m, "POST /v1/rooms/{room}/messages", s.counted(s.say))
+	s.route(m, "GET /v1/rooms/{room}/me", s.counted(s.me))
 	s.route(m, "GET /v1/rooms/{room}/events", s.events)
 	s.route(m, "GET /v1/rooms/{room}/head", s.head)
 	s.route(m, "GET /v1/rooms/{room}", s.room)
-	s.route(m, "GET /v1/presenter", s.link)
+	s.route(m, "GET /v1/presenter", s.counted(s.link))
 	if s.Original {
 		s.route(m, "POST /send/message", s.originalSay)
-		s.route(m, "GET /chatting", s.originalLink)
+		s.route(m, "GET /chatting", s.counted(s.originalLink))
 	}
 	s.route(m, "GET /.well-known/jwks.json", s.jwks)
 	s.route(m, "GET /problems/{code}", s.problemPage)
