@@ -22,6 +22,7 @@ import (
 	"github.com/hanmadi/hanmadi/internal/hook"
 	"github.com/hanmadi/hanmadi/internal/live"
 	"github.com/hanmadi/hanmadi/internal/seal"
+	"github.com/hanmadi/hanmadi/internal/socket"
 	"github.com/hanmadi/hanmadi/internal/token"
 	"github.com/hanmadi/hanmadi/internal/web"
 )
@@ -168,7 +169,8 @@ func (a *app) open() (err error) {
 	a.web = web.New(web.Options{
 		Log: a.tail, Desk: a.desk, Hub: a.hub, Keys: seal.NewKeySet(a.key.Public()),
 		Verify: a.verifier.Verify, Check: a.log.Check, NewID: chatlog.NewID, Origins: a.Link.Origins, Hosts: a.hosts,
-		Gateway: a.gateway, Original: a.Original.Serve, Zone: a.zone,
+		Gateway: a.gateway, Original: a.Original.Serve, Zone: a.zone, CORS: a.CORS.Origins,
+		Reading: web.Reading{Users: a.Read.Who == "users", Broadcast: a.Read.History == "broadcast"},
 		Metrics: web.NewMetrics(a.metrics), Scrape: promhttp.HandlerFor(a.metrics, promhttp.HandlerOpts{}), Logger: a.logger,
 	})
 	return nil
@@ -199,7 +201,9 @@ func (a *app) openRooms() {
 	a.hub = live.NewHub(live.Options{
 		Log: a.tail, Key: a.key, Metrics: live.NewMetrics(a.metrics), Logger: a.logger, NewID: chatlog.NewID,
 		Verify: a.verifier.Verify, Outlive: a.Link.OutliveToken, MaxLinks: a.Link.Max, PerAddress: a.Link.PerAddress,
+		MaxFollowers: a.Follow.Max, FollowersPerUser: a.Follow.PerUser, FollowersPerAddress: a.Follow.PerAddress,
 		Take: a.takeLink, OnGone: watch,
+		State: func(ctx context.Context, room string) (chat.State, error) { return a.desk.State(ctx, room) },
 	})
 	desk := chat.DeskOptions{NewID: chatlog.NewID, QueueFor: a.Broadcast.QueueFor, OnStarted: watch, OnUnlinked: a.askBack}
 	if a.server != nil {
@@ -242,7 +246,7 @@ func (a *app) listen(listeners []net.Listener) {
 		server := &http.Server{
 			Handler: faces[i], ErrorLog: slog.NewLogLogger(a.logger.Handler(), slog.LevelDebug),
 			ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second, WriteTimeout: 30 * time.Second,
-			IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
+			IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ConnContext: socket.Bound,
 		}
 		a.servers = append(a.servers, server)
 		go func() {

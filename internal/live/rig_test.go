@@ -98,6 +98,7 @@ func (r *rig) start(s setup, key seal.Key) *node {
 		Take: func(ctx context.Context, presenter chat.User, session string) (chat.State, error) {
 			return n.desk.TakeLink(ctx, presenter, session)
 		},
+		State: func(ctx context.Context, room string) (chat.State, error) { return n.desk.State(ctx, room) },
 	}
 	if s.hub != nil {
 		s.hub(&opts)

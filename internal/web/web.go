@@ -26,9 +26,11 @@ type Options struct {
 	Check    func(context.Context) error           // can rows be written here?
 	NewID    func() string                         // request ids, where none is given
 	Origins  []string                              // that may open a link from a browser; "https://example.com"
-	Original bool                                  // serve the original platform's calls
-	Zone     *time.Location                        // of the times in them
-	Hosts    []string                              // the only Host headers taken; none: any
+	CORS     []string                              // origins whose pages may call what is about rooms; "*": all, to read without a token
+	Reading  Reading
+	Original bool           // serve the original platform's calls
+	Zone     *time.Location // of the times in them
+	Hosts    []string       // the only Host headers taken; none: any
 	Metrics  *Metrics
 	Scrape   http.Handler // /metrics
 	Logger   *slog.Logger
