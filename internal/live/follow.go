@@ -61,7 +61,7 @@ func (h *Hub) Follow(w http.ResponseWriter, r *http.Request, a Following) error 
 	if err != nil {
 		return err
 	}
-	cursor, err := a.from(st, h.opts.Log.ID())
+	cursor, err := h.from(r.Context(), a, st)
 	if err != nil {
 		return err
 	}
@@ -84,13 +84,24 @@ func (a Following) seat() string {
 
 // from is where a stream starts. Without a cursor that is now: whoever wants
 // what was said before has read a page of it and names its last row, and ten
-// thousand who come at once need not each be sent a thousand rows.
-func (a Following) from(st chat.State, log string) (int64, error) {
+// thousand who come at once need not each be sent a thousand rows. Of a cursor
+// beyond what this node knows the store has the last word, as another node may
+// have logged more.
+func (h *Hub) from(ctx context.Context, a Following, st chat.State) (int64, error) {
 	switch {
-	case a.Log != "" && a.Log != log, a.After != nil && *a.After > st.Seq:
+	case a.Log != "" && a.Log != h.opts.Log.ID():
 		return 0, chat.Refuse(chat.CursorForeign)
 	case a.After == nil:
 		return st.Seq, nil
+	case *a.After <= st.Seq:
+		return *a.After, nil
+	}
+	heads, err := h.opts.Log.Heads(ctx, []string{a.Room})
+	if err != nil {
+		return 0, &chat.Refusal{Code: chat.LogUnavailable, RetryAfter: time.Second, Cause: err}
+	}
+	if *a.After > heads[a.Room] {
+		return 0, chat.Refuse(chat.CursorForeign)
 	}
 	return *a.After, nil
 }
@@ -283,7 +294,7 @@ func (h *Hub) rise(f *follower) {
 	if h.seats[f.seat]--; h.seats[f.seat] <= 0 {
 		delete(h.seats, f.seat)
 	}
-	h.mu.Unlock()
 	h.following.Add(-1)
+	h.mu.Unlock()
 	h.running.Done()
 }

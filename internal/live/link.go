@@ -145,7 +145,7 @@ func (l *link) begin(st chat.State, start wire.Start, expires time.Time) {
 	cursor, welcome := l.speaks.begin(l.hub, st, l, start)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.rank = st.Link.Seq
+	l.room, l.rank = st.Room, st.Link.Seq
 	l.beginLocked(st, cursor, welcome)
 	l.renewLocked(expires)
 }

@@ -26,8 +26,8 @@ type Session struct {
 	peer   transport
 
 	mu sync.Mutex
-	// Set once by beginLocked, before the first row is written and before the
-	// hub knows the session by its room: whoever is after that reads it freely.
+	// Set once, before the first row is written and before the hub knows the
+	// session by its room: whoever is after that reads it freely.
 	room string
 	// Guarded by mu.
 	writing    bool      // somebody takes steps, or is about to
@@ -87,9 +87,9 @@ func (h *Hub) newSession(lang chat.Lang, c *counts) Session {
 	return Session{hub: h, id: h.opts.NewID(), lang: lang, counts: c}
 }
 
-// beginLocked sets the session off in a room.
+// beginLocked sets the session off in its room.
 func (s *Session) beginLocked(st chat.State, cursor int64, welcome []byte) {
-	s.room, s.cursor, s.head = st.Room, cursor, max(s.head, st.Seq)
+	s.cursor, s.head = cursor, max(s.head, st.Seq)
 	s.nextBeat = time.Now().Add(s.hub.opts.Heartbeat)
 	s.started, s.welcome = true, welcome
 }
@@ -109,7 +109,9 @@ func (s *Session) advance(head int64) {
 	if s.behind.IsZero() && s.cursor < s.head {
 		s.behind = time.Now()
 	}
-	s.writeLocked()
+	if s.cursor < s.head || s.welcome != nil {
+		s.writeLocked()
+	}
 }
 
 func (s *Session) hasEnded() bool {
