@@ -76,3 +76,16 @@ func TestCORSStaysWithTheRooms(t *testing.T) {
 		t.Errorf("a stream: %d %v", resp.StatusCode, resp.Header)
 	}
 }
+
+// A gateway may turn cookies into identity headers. A browser sends none along
+// with what it asked about first, and what is JSON it asks about.
+func TestASiteThatMayCallMaySpeakBehindAGateway(t *testing.T) {
+	f := newFixture(t, func(o *Options) { behindGateway(o); o.CORS = []string{"*", "https://www.example"} }).onAir()
+	for origin, want := range map[string]int{"https://www.example": 201, "https://evil.example": 403, "*": 403} {
+		resp, body := f.call("POST", "/v1/rooms/7/messages", `{"text":"안녕"}`, "Authorization", "Bearer 42",
+			"Origin", origin, "Sec-Fetch-Site", "cross-site")
+		if resp.StatusCode != want {
+			t.Errorf("from a page of %s: got %d %s, want %d", origin, resp.StatusCode, body, want)
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -208,4 +209,29 @@ func TestOnlyTheRunningBroadcastMayBeRead(t *testing.T) {
 	if got, want := strings.Join(kinds("?after=4"), " "), "hidden hidden broadcast hidden message"; got != want {
 		t.Errorf("in the next: got %s, want %s", got, want)
 	}
+}
+
+// FuzzFollow reads what asks for a stream: two headers.
+func FuzzFollow(f *testing.F) {
+	for _, seed := range []string{"text/event-stream", "text/event-stream;q=0.1, application/json", "*/*;q=NaN", ";;", "text/event-stream;q=1e999"} {
+		f.Add(seed, "17")
+	}
+	f.Add("", "9007199254740992")
+	f.Fuzz(func(t *testing.T, accept, id string) {
+		r := &http.Request{Method: "GET", Header: http.Header{"Accept": {accept}, "Last-Event-Id": {id}}}
+		if wantsStream(r) && !strings.Contains(strings.ToLower(accept), "text/event-stream") {
+			t.Errorf("Accept %q opens a stream", accept)
+		}
+		after, err := followAfter(r.Header, cursor{})
+		switch {
+		case err != nil:
+			wantKnown(t, err)
+		case id == "":
+			if after != nil {
+				t.Errorf("no id is read as %d", *after)
+			}
+		case strconv.FormatInt(*after, 10) != id:
+			t.Errorf("Last-Event-ID %q is read as %d", id, *after)
+		}
+	})
 }
