@@ -23,7 +23,7 @@ type follower struct {
 	Session
 
 	// Set once.
-	seat   string // what it counts against; "" is exempt
+	seat   string // what it counts against
 	w      http.ResponseWriter
 	out    *http.ResponseController
 	nudged chan struct{} // capacity 1, never closed
@@ -49,10 +49,12 @@ type Following struct {
 // ended. What is refused is so before the stream begins, and is the error, which
 // the caller answers.
 func (h *Hub) Follow(w http.ResponseWriter, r *http.Request, a Following) error {
-	f := &follower{Session: h.newSession(a.Lang, h.opts.Metrics.followers), seat: a.seat(),
+	f := &follower{Session: h.newSession(a.Lang, h.opts.Metrics.followers),
 		w: w, out: http.NewResponseController(w), nudged: make(chan struct{}, 1)}
 	f.peer, f.room = f, a.Room
-	if err := h.sit(f); err != nil {
+	var most int
+	f.seat, most = h.seatOf(a)
+	if err := h.sit(f, most); err != nil {
 		return err
 	}
 	defer h.rise(f)
@@ -70,15 +72,15 @@ func (h *Hub) Follow(w http.ResponseWriter, r *http.Request, a Following) error 
 	return nil
 }
 
-// seat names what the follower counts against.
-func (a Following) seat() string {
+// seatOf names what a follower counts against, and how many may.
+func (h *Hub) seatOf(a Following) (seat string, most int) {
 	switch {
 	case a.User != nil:
-		return "user " + a.User.ID
+		return "user " + a.User.ID, h.opts.FollowersPerUser
 	case a.Address != "":
-		return "address " + a.Address
+		return "address " + a.Address, h.opts.FollowersPerAddress
 	default:
-		return ""
+		return "", h.opts.MaxFollowers
 	}
 }
 
@@ -260,22 +262,16 @@ func (f *follower) left() { f.hub.scatter(f) }
 
 // sit counts a follower in, or says that there are too many. It does so under
 // mu, so that a drain waits for every session that it finds.
-func (h *Hub) sit(f *follower) error {
+func (h *Hub) sit(f *follower, most int) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	most := h.opts.FollowersPerUser
-	if f.seat != "" && f.seat[0] == 'a' {
-		most = h.opts.FollowersPerAddress
-	}
 	switch {
 	case h.draining:
 		return endDraining.refusal
-	case h.following.Load() >= int64(h.opts.MaxFollowers), f.seat != "" && h.seats[f.seat] >= most:
+	case h.following.Load() >= int64(h.opts.MaxFollowers), h.seats[f.seat] >= most:
 		return &chat.Refusal{Code: chat.FollowersFull, RetryAfter: fullFor + rand.N(fullFor)}
 	}
-	if f.seat != "" {
-		h.seats[f.seat]++
-	}
+	h.seats[f.seat]++
 	h.following.Add(1)
 	h.sessions[&f.Session] = struct{}{}
 	h.running.Add(1)

@@ -31,7 +31,7 @@ type Options struct {
 	Logger  *slog.Logger
 	NewID   func() string                         // session ids
 	Verify  func(token string) (chat.User, error) // errors are *chat.Refusal
-	OnGone  func(room string)                     // a presenter's last link has gone, or did not come to be; may be nil
+	OnGone  func(room string)                     // a link has gone, or did not come to be; whoever hears it looks who is there; may be nil
 	Take    func(ctx context.Context, presenter chat.User, session string) (chat.State, error)
 	State   func(ctx context.Context, room string) (chat.State, error) // for followers
 	Outlive bool                                                       // links go on when their token has expired

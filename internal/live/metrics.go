@@ -1,6 +1,8 @@
 package live
 
 import (
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -113,11 +115,10 @@ func (t *total) lagOf(s *Session) (since time.Duration) {
 // reading lists the sessions that have a room.
 func (h *Hub) reading() (links []*link, followers []*follower) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, l := range h.rooms {
-		links = append(links, l)
-	}
-	for _, a := range h.audiences {
+	links = slices.Collect(maps.Values(h.rooms))
+	audiences := slices.Collect(maps.Values(h.audiences))
+	h.mu.Unlock()
+	for _, a := range audiences {
 		followers = append(followers, a.all()...)
 	}
 	return links, followers

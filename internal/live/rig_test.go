@@ -225,7 +225,7 @@ func (r *rig) head(room string) int64 {
 	return headOf(r.t, r.log, room)
 }
 
-func headOf(t *testing.T, log chat.Log, room string) int64 {
+func headOf(t testing.TB, log chat.Log, room string) int64 {
 	t.Helper()
 	heads, err := log.Heads(context.Background(), []string{room})
 	if err != nil {
