@@ -174,7 +174,8 @@ func (a *app) open() (err error) {
 		Log: a.tail, Desk: a.desk, Hub: a.hub, Keys: seal.NewKeySet(a.key.Public()),
 		Verify: a.verifier.Verify, Check: a.log.Check, NewID: chatlog.NewID, Origins: a.Link.Origins, Hosts: a.hosts,
 		Limits: a.limits, Attempts: a.Limits.attempts(),
-		Gateway: a.gateway, Original: a.Original.Serve, Zone: a.zone,
+		Gateway: a.gateway, Original: a.Original.Serve, Zone: a.zone, CORS: a.CORS.Origins,
+		Reading: web.Reading{Users: a.Read.Who == "users", Broadcast: a.Read.History == "broadcast"},
 		Metrics: web.NewMetrics(a.metrics), Scrape: promhttp.HandlerFor(a.metrics, promhttp.HandlerOpts{}), Logger: a.logger,
 	})
 	return nil
@@ -205,7 +206,9 @@ func (a *app) openRooms() {
 	a.hub = live.NewHub(live.Options{
 		Log: a.tail, Key: a.key, Metrics: live.NewMetrics(a.metrics), Logger: a.logger, NewID: chatlog.NewID,
 		Verify: a.verifier.Verify, Outlive: a.Link.OutliveToken, MaxLinks: a.Link.Max, PerAddress: a.Link.PerAddress, Unstarted: a.Link.Unstarted,
+		MaxFollowers: a.Follow.Max, FollowersPerUser: a.Follow.PerUser, FollowersPerAddress: a.Follow.PerAddress,
 		Take: a.takeLink, OnGone: watch,
+		State: func(ctx context.Context, room string) (chat.State, error) { return a.desk.State(ctx, room) },
 	})
 	a.limits = moderate.NewLimits(a.Limits.rates())
 	desk := chat.DeskOptions{NewID: chatlog.NewID, Limits: a.limits, QueueFor: a.Broadcast.QueueFor, OnStarted: watch, OnUnlinked: a.askBack}

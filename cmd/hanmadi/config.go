@@ -28,6 +28,9 @@ type Config struct {
 	Seal        SealConfig       `kong:"-"`
 	Link        LinkConfig       `embed:"" prefix:"link."`
 	Limits      LimitsConfig     `embed:"" prefix:"limits."`
+	Follow      FollowConfig     `embed:"" prefix:"follow."`
+	Read        ReadConfig       `embed:"" prefix:"read."`
+	CORS        CORSConfig       `embed:"" prefix:"cors."`
 	Broadcast   BroadcastConfig  `embed:"" prefix:"broadcast."`
 	Original    OriginalConfig   `embed:"" prefix:"original."`
 	Drain       DrainConfig      `embed:"" prefix:"drain."`
@@ -121,6 +124,24 @@ func (c *LimitsConfig) attempts() moderate.Rate {
 	return moderate.Rate{Burst: max(c.Attempts/3, 1), Each: moderate.Per(c.Attempts, 30*time.Second).Each}
 }
 
+// FollowConfig is what holds for viewers' streams of events.
+type FollowConfig struct {
+	Max        int `default:"10000" help:"Followers on this node."`
+	PerUser    int `default:"20" help:"Followers of one user."`
+	PerAddress int `default:"1000" help:"Followers without a token from one address; mobile carriers share them among many."`
+}
+
+// ReadConfig is who may read rooms.
+type ReadConfig struct {
+	Who     string `default:"everyone" enum:"everyone,users" help:"Who may read rooms: everyone, or users, which is whoever has a valid token."`
+	History string `default:"all" enum:"all,broadcast" help:"How far back: all, or the running broadcast only."`
+}
+
+// CORSConfig is whose pages may call.
+type CORSConfig struct {
+	Origins []string `help:"Origins of pages that may call what is about rooms, such as https://example.com; * lets all pages read, without a token."`
+}
+
 // BroadcastConfig is how long a presenter may be away.
 type BroadcastConfig struct {
 	QueueFor time.Duration `default:"30s" help:"How long lines are taken while the presenter has no link."`
@@ -172,12 +193,13 @@ func (c *Config) check() error {
 	if _, err := chatlog.Path(c.Log.URL); err != nil {
 		errs = append(errs, err)
 	}
-	for i, origin := range c.Link.Origins {
-		u, err := url.Parse(origin)
-		if err != nil || u.Scheme == "" || u.Host == "" || u.Path != "" || u.RawQuery != "" {
-			wrong("link.origins", "%q is not an origin such as https://example.com", origin)
+	for key, origins := range map[string][]string{"link.origins": c.Link.Origins, "cors.origins": c.CORS.Origins} {
+		for i, origin := range origins {
+			if !isOrigin(origin) && (key != "cors.origins" || origin != "*") {
+				wrong(key, "%q is not an origin such as https://example.com", origin)
+			}
+			origins[i] = strings.ToLower(origin)
 		}
-		c.Link.Origins[i] = strings.ToLower(origin)
 	}
 	for key, address := range map[string]string{"directory.url": c.Directory.URL, "signalling.reconnect_url": c.Signalling.ReconnectURL} {
 		u, err := url.Parse(address)
@@ -186,6 +208,7 @@ func (c *Config) check() error {
 		}
 	}
 	for key, n := range map[string]int64{"log.tail": c.Log.Tail, "link.max": int64(c.Link.Max),
+		"follow.max": int64(c.Follow.Max), "follow.per_user": int64(c.Follow.PerUser), "follow.per_address": int64(c.Follow.PerAddress),
 		"broadcast.queue_for": int64(c.Broadcast.QueueFor), "broadcast.end_after": int64(c.Broadcast.EndAfter)} {
 		if n <= 0 {
 			wrong(key, "must be more than 0")
@@ -207,6 +230,11 @@ func (c *Config) check() error {
 		wrong("broadcast.end_after", "must not be shorter than broadcast.queue_for")
 	}
 	return errors.Join(errs...)
+}
+
+func isOrigin(origin string) bool {
+	u, err := url.Parse(origin)
+	return err == nil && u.Scheme != "" && u.Host != "" && u.Path == "" && u.RawQuery == ""
 }
 
 // tokens makes the verifier's configuration, decoding the secrets.

@@ -20,6 +20,7 @@ const (
 	CursorForeign        Code = "cursor.foreign"
 	DirectoryUnavailable Code = "directory.unavailable"
 	Draining             Code = "draining"
+	FollowersFull        Code = "followers.full"
 	Forbidden            Code = "forbidden"
 	FrameInvalid         Code = "frame.invalid"
 	HostForeign          Code = "host.foreign"

@@ -35,6 +35,15 @@ type LinkHold struct {
 // Live reports whether a broadcast is running.
 func (s State) Live() bool { return s.Broadcast.ID != "" }
 
+// Running is the first row of the running broadcast; without one it is the row
+// that comes next.
+func (s State) Running() int64 {
+	if s.Live() {
+		return s.Broadcast.Seq
+	}
+	return s.Seq + 1
+}
+
 // Apply folds the row that follows. Rows must come in order of seq; lines move
 // the position and nothing else, which is what lets a fold skip them.
 func (s State) Apply(r Row) State {

@@ -25,7 +25,7 @@ type client struct {
 	t     *testing.T
 	room  string
 	ws    *websocket.Conn
-	keys  seal.KeySet
+	known *knownFrames
 	gate  chan struct{} // holds one value while the page reads
 	quit  func()        // ends read, also while the page does not read
 	left  <-chan struct{}
@@ -93,7 +93,7 @@ func (r *rig) dial(d dialing) *client {
 		r.t.Fatalf("dial as %s: %v", d.user, err)
 	}
 	left, quit := context.WithCancel(context.Background())
-	c := &client{t: r.t, room: d.user, ws: ws, keys: r.keys, gate: make(chan struct{}, 1), quit: quit, left: left.Done(), silent: d.silent, pause: d.pause, last: last}
+	c := &client{t: r.t, room: d.user, ws: ws, known: r.known, gate: make(chan struct{}, 1), quit: quit, left: left.Done(), silent: d.silent, pause: d.pause, last: last}
 	r.clients = append(r.clients, c)
 	if !d.deaf {
 		c.listen()
@@ -174,7 +174,7 @@ func (c *client) ended(err error) {
 }
 
 func (c *client) take(data []byte) {
-	f, err := wire.DecodeServer(data)
+	f, p, err := c.known.open(data)
 	if err != nil {
 		c.t.Errorf("room %s: frame %q: %v", c.room, data, err)
 		return
@@ -183,7 +183,7 @@ func (c *client) take(data []byte) {
 	defer c.mu.Unlock()
 	switch f := f.(type) {
 	case wire.Events:
-		c.takeEventsLocked(f, len(data))
+		c.takeEventsLocked(f, p, len(data))
 		return
 	case wire.Skipped:
 		if f.To <= c.last {
@@ -205,16 +205,45 @@ type payload struct {
 	Events []chat.Event `json:"events"`
 }
 
-func (c *client) takeEventsLocked(f wire.Events, size int) {
-	if size > wire.MaxEventsFrame {
-		c.t.Errorf("room %s: a frame of %d bytes, want at most %d", c.room, size, wire.MaxEventsFrame)
+// knownFrames are the frames of events that any client was sent. The same bytes
+// are decoded and verified once, which takes most of a test's time.
+type knownFrames struct {
+	keys seal.KeySet
+
+	mu   sync.Mutex
+	good map[string]knownFrame // guarded by mu
+}
+
+type knownFrame struct {
+	frame   wire.ServerFrame
+	payload payload
+}
+
+func (k *knownFrames) open(data []byte) (wire.ServerFrame, payload, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if known, ok := k.good[string(data)]; ok {
+		return known.frame, known.payload, nil
 	}
-	if err := c.keys.Verify(f.KID, f.Sig, []byte(f.Payload)); err != nil {
-		c.t.Errorf("room %s: the signature of %q: %v", c.room, f.Payload, err)
+	f, err := wire.DecodeServer(data)
+	events, ok := f.(wire.Events)
+	if err != nil || !ok {
+		return f, payload{}, err
+	}
+	if err := k.keys.Verify(events.KID, events.Sig, []byte(events.Payload)); err != nil {
+		return f, payload{}, err
 	}
 	var p payload
-	if err := json.Unmarshal([]byte(f.Payload), &p); err != nil {
-		c.t.Errorf("room %s: payload %q: %v", c.room, f.Payload, err)
+	if err := json.Unmarshal([]byte(events.Payload), &p); err != nil {
+		return f, p, err
+	}
+	k.good[string(data)] = knownFrame{f, p}
+	return f, p, nil
+}
+
+func (c *client) takeEventsLocked(f wire.Events, p payload, size int) {
+	if size > wire.MaxEventsFrame {
+		c.t.Errorf("room %s: a frame of %d bytes, want at most %d", c.room, size, wire.MaxEventsFrame)
 	}
 	if p.Room != c.room || p.Log == "" || len(p.Events) == 0 {
 		c.t.Errorf("room %s: payload of room %q, log %q, %d events", c.room, p.Room, p.Log, len(p.Events))

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hanmadi/hanmadi/internal/chat"
 	"github.com/hanmadi/hanmadi/internal/seal"
@@ -19,7 +20,7 @@ func newFrames(t *testing.T, log chat.Log) *frames {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &frames{log: log, key: key, last: map[string]frame{}}
+	return &frames{log: log, key: key, recent: map[string][]*framing{}}
 }
 
 func (f *frames) mustAfter(t *testing.T, room string, after, head int64) frame {
@@ -69,16 +70,17 @@ func TestAFrameIsBuiltAnewWhenTheRoomHasGrownUnlessItIsFull(t *testing.T) {
 	}
 }
 
-func TestFramesOfRoomsWithNoLinkAreDropped(t *testing.T) {
+func TestOldFramesAreDropped(t *testing.T) {
 	log := newTall()
 	fill(t, log, "7", 1)
 	fill(t, log, "8", 1)
 	f := newFrames(t, log)
 	f.mustAfter(t, "7", 0, 1)
+	f.recent["7"][0].begun = time.Now().Add(-time.Minute)
 	f.mustAfter(t, "8", 0, 1)
-	f.keep(map[string]*Session{"8": {}})
-	if _, kept := f.last["7"]; kept || len(f.last) != 1 {
-		t.Errorf("got frames of %d rooms, that of 7 among them: %v; want only 8's", len(f.last), kept)
+	f.keep(time.Now().Add(-time.Second))
+	if _, kept := f.recent["7"]; kept || len(f.recent["8"]) != 1 {
+		t.Errorf("got %v; want 8's frame and not that of 7", f.recent)
 	}
 }
 
@@ -86,7 +88,7 @@ func TestAFrameIsTheSameBytesOnEveryNode(t *testing.T) {
 	log := newTall()
 	fill(t, log, "7", 5)
 	a := newFrames(t, log)
-	b := &frames{log: log, key: a.key, last: map[string]frame{}}
+	b := &frames{log: log, key: a.key, recent: map[string][]*framing{}}
 	if one, two := a.mustAfter(t, "7", 2, 5), b.mustAfter(t, "7", 2, 5); !bytes.Equal(one.data, two.data) {
 		t.Errorf("one node signs %s, another %s", one.data, two.data)
 	}

@@ -1,18 +1,22 @@
-// Package live is the links of this node: WebSockets that each read one room's
-// log from a cursor of their own.
+// Package live is the sessions of this node: links (WebSockets of presenters)
+// and followers (streams of viewers), which each read one room's log from a
+// cursor of their own.
 //
 // A session has no queue. It is nudged when its room has grown, reads what
-// follows its cursor and writes it; so a slow presenter lags and loses nothing,
-// and a reconnect runs the same code as a connect. A link costs one reading
-// goroutine; one that writes exists only while there is something to send, and
-// heartbeats come from one wheel for all.
+// follows its cursor and writes it; so a slow peer lags and loses nothing, and a
+// reconnect runs the same code as a connect. A link costs one reading goroutine;
+// one that writes exists only while there is something to send. A follower is
+// the goroutine of its HTTP handler. Heartbeats come from one wheel for all.
 package live
 
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hanmadi/hanmadi/internal/chat"
@@ -27,9 +31,10 @@ type Options struct {
 	Logger  *slog.Logger
 	NewID   func() string                         // session ids
 	Verify  func(token string) (chat.User, error) // errors are *chat.Refusal
-	OnGone  func(room string)                     // a presenter's last link has gone, or did not come to be; may be nil
+	OnGone  func(room string)                     // a link has gone, or did not come to be; whoever hears it looks who is there; may be nil
 	Take    func(ctx context.Context, presenter chat.User, session string) (chat.State, error)
-	Outlive bool // links go on when their token has expired
+	State   func(ctx context.Context, room string) (chat.State, error) // for followers
+	Outlive bool                                                       // links go on when their token has expired
 
 	Heartbeat   time.Duration // between two of the server's; 25 s
 	StartWithin time.Duration // for the first frame of a link without a token; 10 s
@@ -41,9 +46,14 @@ type Options struct {
 	Unstarted   int           // of those, ones that have not said yet who they are; 100
 	MaxLinks    int           // on this node, those that have not started yet included; 20,000
 	Attempts    int           // links a user may open a minute; 30
+
+	MaxFollowers        int           // on this node; 10,000
+	FollowersPerUser    int           // 20
+	FollowersPerAddress int           // of those without a token; 1,000
+	PerDelivery         time.Duration // set aside for each follower of this node until a room's are told again; 40 µs
 }
 
-// Hub holds the links of this node. It implements [chat.Presence]. Methods may
+// Hub holds the sessions of this node. It implements [chat.Presence]. Methods may
 // be called concurrently.
 type Hub struct {
 	opts    Options
@@ -53,8 +63,12 @@ type Hub struct {
 	stop    chan struct{} // closed by Drain
 	running sync.WaitGroup
 
+	following atomic.Int64 // followers
+
 	mu        sync.Mutex
-	rooms     map[string]*Session   // guarded by mu: the link of each room
+	rooms     map[string]*link      // guarded by mu: the link of each room
+	audiences map[string]*audience  // guarded by mu: the followers of each room that has any
+	seats     map[string]int        // guarded by mu: followers of each user and address
 	left      map[string]time.Time  // guarded by mu: when a room's last link went
 	attempts  map[string]time.Time  // guarded by mu: the theoretical arrival time of each user's next attempt
 	addresses map[string]crowd      // guarded by mu: links of each address
@@ -81,9 +95,13 @@ func NewHub(o Options) *Hub {
 	setDefault(&o.Unstarted, 100)
 	setDefault(&o.MaxLinks, 20_000)
 	setDefault(&o.Attempts, 30)
+	setDefault(&o.MaxFollowers, 10_000)
+	setDefault(&o.FollowersPerUser, 20)
+	setDefault(&o.FollowersPerAddress, 1000)
+	setDefault(&o.PerDelivery, 40*time.Microsecond)
 	h := &Hub{opts: o, started: time.Now(), stop: make(chan struct{}),
-		frames: frames{log: o.Log, key: o.Key, last: map[string]frame{}},
-		rooms:  map[string]*Session{}, left: map[string]time.Time{}, attempts: map[string]time.Time{},
+		frames: frames{log: o.Log, key: o.Key, recent: map[string][]*framing{}},
+		rooms:  map[string]*link{}, audiences: map[string]*audience{}, seats: map[string]int{}, left: map[string]time.Time{}, attempts: map[string]time.Time{},
 		sessions: map[*Session]struct{}{}, addresses: map[string]crowd{}, places: map[string]place{}}
 	h.opts.Metrics.observe(h)
 	h.running.Go(h.turn)
@@ -115,10 +133,13 @@ func (h *Hub) Linked(room string) (bool, time.Time) {
 // Nudge implements [chat.Presence].
 func (h *Hub) Nudge(room string, head int64) {
 	h.mu.Lock()
-	s := h.rooms[room]
+	l, a := h.rooms[room], h.audiences[room]
 	h.mu.Unlock()
-	if s != nil {
-		s.advance(head)
+	if l != nil {
+		l.advance(head)
+	}
+	if a != nil {
+		a.nudge(head)
 	}
 }
 
@@ -154,18 +175,18 @@ func (h *Hub) unreserve(address string, links, unstarted int) {
 
 // admit counts a new connection in and runs it, or says why not. It does both
 // under mu, so that a drain waits for every session that it finds.
-func (h *Hub) admit(s *Session, a Arrival) error {
+func (h *Hub) admit(l *link, a Arrival) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
 	case h.draining:
 		return endDraining.refusal
-	case len(h.sessions) >= h.opts.MaxLinks:
+	case len(h.sessions)-int(h.following.Load()) >= h.opts.MaxLinks:
 		return &chat.Refusal{Code: chat.Overloaded, RetryAfter: 10 * time.Second}
 	}
-	h.sessions[s] = struct{}{}
-	s.admitted = true
-	h.running.Go(func() { s.run(a) })
+	h.sessions[&l.Session] = struct{}{}
+	l.admitted = true
+	h.running.Go(func() { l.run(a) })
 	return nil
 }
 
@@ -186,19 +207,19 @@ func (h *Hub) attempt(user string) error {
 	return nil
 }
 
-// enter makes the session its room's link, if it lives and no newer one is
-// there, and replaces the one before it.
-func (h *Hub) enter(s *Session) {
+// enter makes the link its room's, if it lives and no newer one is there, and
+// replaces the one before it.
+func (h *Hub) enter(l *link) {
 	h.mu.Lock()
-	older := h.rooms[s.room]
+	older := h.rooms[l.room]
 	switch {
-	case older != nil && older.rank > s.rank:
-		older = s
-	case s.hasEnded():
+	case older != nil && older.rank > l.rank:
+		older = l
+	case l.hasEnded():
 		older = nil
 	default:
-		h.rooms[s.room] = s
-		delete(h.left, s.room)
+		h.rooms[l.room] = l
+		delete(h.left, l.room)
 	}
 	h.mu.Unlock()
 	if older != nil {
@@ -206,10 +227,10 @@ func (h *Hub) enter(s *Session) {
 	}
 }
 
-// leave takes the session out of its room, unless another took that over.
-func (h *Hub) leave(s *Session, room string) {
+// leave takes the link out of its room, unless another took that over.
+func (h *Hub) leave(l *link, room string) {
 	h.mu.Lock()
-	held := h.rooms[room] == s
+	held := h.rooms[room] == l
 	if held {
 		delete(h.rooms, room)
 		h.left[room] = time.Now()
@@ -227,14 +248,14 @@ func (h *Hub) gone(room string) {
 }
 
 // forget counts a connection out.
-func (h *Hub) forget(s *Session) {
+func (h *Hub) forget(l *link) {
 	h.mu.Lock()
-	delete(h.sessions, s)
+	delete(h.sessions, &l.Session)
 	h.mu.Unlock()
-	h.unreserve(s.address, 1, s.unstarted)
+	h.unreserve(l.address, 1, l.unstarted)
 }
 
-// recheck asks the store for the heads of all rooms that have a link, in one
+// recheck asks the store for the heads of all rooms that have a session, in one
 // query, so that a nudge that was lost is made up for; and forgets what is old.
 func (h *Hub) recheck() {
 	tick := time.NewTicker(h.opts.Recheck)
@@ -261,7 +282,7 @@ func (h *Hub) recheck() {
 	}
 }
 
-// sweep drops what has aged out and lists the rooms that have a link.
+// sweep drops what has aged out and lists the rooms that have a session.
 func (h *Hub) sweep() []string {
 	now := time.Now()
 	h.mu.Lock()
@@ -281,15 +302,17 @@ func (h *Hub) sweep() []string {
 			delete(h.attempts, user)
 		}
 	}
-	rooms := make([]string, 0, len(h.rooms))
-	for room := range h.rooms {
-		rooms = append(rooms, room)
+	rooms := slices.Collect(maps.Keys(h.rooms))
+	for room := range h.audiences {
+		if h.rooms[room] == nil {
+			rooms = append(rooms, room)
+		}
 	}
-	h.frames.keep(h.rooms)
+	h.frames.keep(now.Add(-h.opts.Recheck))
 	return rooms
 }
 
-// Drain refuses newcomers, says goodbye to every link, spread evenly over a
+// Drain refuses newcomers, says goodbye to every session, spread evenly over a
 // time so that they do not all reconnect at once, and waits until the last has
 // gone. When ctx ends first, the rest are dropped.
 func (h *Hub) Drain(ctx context.Context, over time.Duration) {
@@ -314,7 +337,7 @@ func (h *Hub) Drain(ctx context.Context, over time.Duration) {
 	case <-gone:
 	case <-ctx.Done():
 		for _, s := range leaving {
-			s.conn.Drop()
+			s.peer.drop()
 		}
 		<-gone
 	}

@@ -123,14 +123,14 @@ func TestTheLagIsSeenWhileTheLogCannotBeRead(t *testing.T) {
 		log.down.Store(true)
 		r.nodes[0].hub.Nudge("7", 7)
 		r.pass(30 * time.Second)
-		s := r.nodes[0].hub.linked()[0]
-		if rows, since, _ := s.lag(); rows != 5 || since != 30*time.Second {
+		s := r.nodes[0].hub.rooms["7"]
+		if rows, since := s.lag(); rows != 5 || since != 30*time.Second {
 			t.Errorf("got a lag of %d rows for %v, want 5 for 30s", rows, since)
 		}
 		log.down.Store(false)
 		r.pass(10 * time.Second)
 		c.wantRun("the log is back", 1, 7)
-		if rows, since, _ := s.lag(); rows != 0 || since != 0 {
+		if rows, since := s.lag(); rows != 0 || since != 0 {
 			t.Errorf("level again: got a lag of %d rows for %v, want none", rows, since)
 		}
 	})
@@ -141,16 +141,16 @@ func TestTheLagIsSeenWhileTheLogCannotBeRead(t *testing.T) {
 func TestAPageMayAcknowledgeBeforeTheServerHasNoted(t *testing.T) {
 	inBubble(t, setup{}, func(t *testing.T, r *rig) {
 		r.connect(dialing{})
-		s := r.nodes[0].hub.linked()[0]
+		s := r.nodes[0].hub.rooms["7"]
 		if end := s.speaks.hear(s, wire.Encode(wire.Relayed{Seq: 3})); end != nil {
 			t.Fatalf("relayed ended the link: %v", end)
 		}
-		if _, _, unrelayed := s.lag(); unrelayed != 0 {
+		if unrelayed := s.unrelayed(); unrelayed != 0 {
 			t.Errorf("acknowledged ahead: got %d rows not relayed, want 0", unrelayed)
 		}
 		r.say("7", "그 줄")
 		r.pass(0)
-		if _, _, unrelayed := s.lag(); unrelayed != 0 {
+		if unrelayed := s.unrelayed(); unrelayed != 0 {
 			t.Errorf("then sent: got %d rows not relayed, want 0", unrelayed)
 		}
 	})

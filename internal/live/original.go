@@ -10,20 +10,20 @@ import (
 )
 
 // dialect is how a link speaks: our own frames, or the original platform's.
-// A session's life is the same in both.
+// Its life is the same in both.
 type dialect interface {
 	// start reads the first frame.
 	start(data []byte) (wire.Start, *ending)
 	// begin says where a link starts that has taken its room, and what it is
 	// told first, nil for nothing.
-	begin(h *Hub, st chat.State, s *Session, start wire.Start) (cursor int64, welcome []byte)
+	begin(h *Hub, st chat.State, l *link, start wire.Start) (cursor int64, welcome []byte)
 	// rows gives the messages that follow a place, in order, up to which row
 	// they go, and the rows among them that sessions act on.
 	rows(ctx context.Context, h *Hub, room string, after, head int64) (frame, [][]byte, error)
 	// beat is the message of a heartbeat; nil: a ping of the protocol.
 	beat() []byte
 	// hear acts on a frame of the page.
-	hear(s *Session, data []byte) *ending
+	hear(l *link, data []byte) *ending
 	// moved hears how far a link has come.
 	moved(h *Hub, room string, to int64)
 	// goodbye is the last message before the close, nil for none.
@@ -81,7 +81,7 @@ func (o original) start(data []byte) (wire.Start, *ending) {
 	return wire.Start{Token: f.Token}, nil
 }
 
-func (o original) begin(h *Hub, st chat.State, _ *Session, _ wire.Start) (cursor int64, welcome []byte) {
+func (o original) begin(h *Hub, st chat.State, _ *link, _ wire.Start) (cursor int64, welcome []byte) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	p, known := h.places[st.Room]
@@ -119,7 +119,7 @@ func (o original) beat() []byte { return nil }
 
 // hear takes whatever comes as a sign of life; the original's page has nothing
 // to say after its start.
-func (o original) hear(*Session, []byte) *ending { return nil }
+func (o original) hear(*link, []byte) *ending { return nil }
 
 func (o original) moved(h *Hub, room string, to int64) {
 	h.mu.Lock()
@@ -160,7 +160,7 @@ func (native) start(data []byte) (wire.Start, *ending) {
 // begin sets the cursor. One beyond the head, or of another log, means that the
 // client remembers a log that is no more: it gets what a newcomer gets, and the
 // welcome tells it so.
-func (native) begin(h *Hub, st chat.State, s *Session, start wire.Start) (cursor int64, welcome []byte) {
+func (native) begin(h *Hub, st chat.State, l *link, start wire.Start) (cursor int64, welcome []byte) {
 	id := h.opts.Log.ID()
 	cursor = max(st.Broadcast.Seq-1, st.Seq-backlog, 0)
 	if !st.Live() {
@@ -169,7 +169,7 @@ func (native) begin(h *Hub, st chat.State, s *Session, start wire.Start) (cursor
 	if start.After != nil && *start.After <= st.Seq && (start.Log == "" || start.Log == id) {
 		cursor = *start.After
 	}
-	return cursor, wire.Encode(wire.Welcome{Room: st.Room, Log: id, Head: st.Seq, Session: s.id,
+	return cursor, wire.Encode(wire.Welcome{Room: st.Room, Log: id, Head: st.Seq, Session: l.id,
 		HeartbeatS: int(h.opts.Heartbeat / time.Second)})
 }
 
@@ -190,7 +190,7 @@ func (native) goodbye(why *ending, lang chat.Lang) []byte {
 		RetryAfterS: int((why.refusal.RetryAfter + time.Second - 1) / time.Second)})
 }
 
-func (native) hear(s *Session, data []byte) *ending {
+func (native) hear(l *link, data []byte) *ending {
 	f, err := wire.DecodeClient(data)
 	if errors.Is(err, wire.ErrUnknownType) {
 		err = nil // a newer page; what it says is not for us
@@ -203,23 +203,23 @@ func (native) hear(s *Session, data []byte) *ending {
 	case wire.Start:
 		return endProtocol("a second start")
 	case wire.Token:
-		if fresh, err = s.hub.opts.Verify(f.Token); err != nil {
+		if fresh, err = l.hub.opts.Verify(f.Token); err != nil {
 			return endFor(err)
 		}
-		if fresh.ID != s.room {
+		if fresh.ID != l.room {
 			return endFor(chat.Refuse(chat.TokenMismatch))
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	switch f := f.(type) {
 	case wire.Relayed:
-		s.relayed = max(s.relayed, f.Seq)
+		l.relayed = max(l.relayed, f.Seq)
 	case wire.Ping:
-		s.pong = true
-		s.writeLocked()
+		l.reply = wire.Encode(wire.Pong{})
+		l.writeLocked()
 	case wire.Token:
-		s.expires = fresh.Expires
+		l.renewLocked(fresh.Expires)
 	}
 	return nil
 }
@@ -227,9 +227,9 @@ func (native) hear(s *Session, data []byte) *ending {
 // CloseEnded closes a room's link because its broadcast is over.
 func (h *Hub) CloseEnded(room string) {
 	h.mu.Lock()
-	s := h.rooms[room]
+	l := h.rooms[room]
 	h.mu.Unlock()
-	if s != nil {
-		s.end(endNotLive)
+	if l != nil {
+		l.end(endNotLive)
 	}
 }

@@ -51,12 +51,15 @@ func TestTheRoomIsNeverLeftWhileItsLinkIsReplaced(t *testing.T) {
 	inBubble(t, setup{}, func(t *testing.T, r *rig) {
 		r.connect(dialing{})
 		r.connect(dialing{})
-		if got := r.nodes[0].gone.Load(); got != 0 {
-			t.Errorf("OnGone was called %d times, want never", got)
+		// The older may read of the newer in the log before that is the room's link,
+		// and then says that it has gone: whoever hears it looks who is there.
+		before := r.nodes[0].gone.Load()
+		if on, _ := r.nodes[0].hub.Linked("7"); !on || before > 1 {
+			t.Errorf("the newer is linked: %v, and OnGone was called %d times; want true, and once at most", on, before)
 		}
 		r.clients[1].drop()
 		r.pass(0)
-		if got := r.nodes[0].gone.Load(); got != 1 {
+		if got := r.nodes[0].gone.Load() - before; got != 1 {
 			t.Errorf("when the newer has gone: OnGone was called %d times, want once", got)
 		}
 		if on, at := r.nodes[0].hub.Linked("7"); on || !at.Equal(time.Now()) {

@@ -38,10 +38,11 @@ func TestMain(m *testing.M) {
 type rig struct {
 	t        *testing.T
 	log      chat.Log
-	keys     seal.KeySet
+	known    *knownFrames
 	nodes    []*node
 	presence *presence
 	clients  []*client
+	viewers  []*viewer
 }
 
 type node struct {
@@ -80,7 +81,7 @@ func newRig(t *testing.T, s setup) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, log: s.log, keys: seal.NewKeySet(key.Public()), presence: &presence{}}
+	r := &rig{t: t, log: s.log, known: &knownFrames{keys: seal.NewKeySet(key.Public()), good: map[string]knownFrame{}}, presence: &presence{}}
 	if r.log == nil {
 		r.log = newTall()
 	}
@@ -98,6 +99,7 @@ func (r *rig) start(s setup, key seal.Key) *node {
 		Take: func(ctx context.Context, presenter chat.User, session string) (chat.State, error) {
 			return n.desk.TakeLink(ctx, presenter, session)
 		},
+		State: func(ctx context.Context, room string) (chat.State, error) { return n.desk.State(ctx, room) },
 	}
 	if s.hub != nil {
 		s.hub(&opts)
@@ -110,7 +112,8 @@ func (r *rig) start(s setup, key seal.Key) *node {
 	}
 	n.desk = chat.NewDesk(r.log, r.presence, deskOpts)
 
-	n.server = &http.Server{Handler: n, ReadHeaderTimeout: 5 * time.Second}
+	// The program's times, which a stream has to outlive.
+	n.server = &http.Server{Handler: n, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second, WriteTimeout: 30 * time.Second}
 	n.dialer = &http.Client{Transport: &http.Transport{DialContext: n.pipes.dial}}
 	go func() {
 		if err := n.server.Serve(n.pipes); !errors.Is(err, http.ErrServerClosed) {
@@ -120,9 +123,13 @@ func (r *rig) start(s setup, key seal.Key) *node {
 	return n
 }
 
-// ServeHTTP is the upgrade as the HTTP face does it: a token in the header, if
-// there is one, and a cursor beside it.
+// ServeHTTP is the upgrade, or the stream, as the HTTP face does it: a token in
+// the header, if there is one, and a cursor beside it.
 func (n *node) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	if req.Header.Get("Accept") == "text/event-stream" {
+		n.serveViewer(w, req)
+		return
+	}
 	a := Arrival{Lang: chat.English}
 	if raw := req.Header.Get("Token"); raw != "" {
 		user, err := verify(raw)
@@ -141,6 +148,9 @@ func (n *node) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 func (r *rig) stop() {
 	for _, c := range r.clients {
 		c.drop()
+	}
+	for _, v := range r.viewers {
+		v.drop()
 	}
 	for _, n := range r.nodes {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -215,7 +225,7 @@ func (r *rig) head(room string) int64 {
 	return headOf(r.t, r.log, room)
 }
 
-func headOf(t *testing.T, log chat.Log, room string) int64 {
+func headOf(t testing.TB, log chat.Log, room string) int64 {
 	t.Helper()
 	heads, err := log.Heads(context.Background(), []string{room})
 	if err != nil {

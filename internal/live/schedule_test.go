@@ -35,21 +35,46 @@ func (d *device) given() (first, count int64) {
 	return first, d.count + int64(len(seqs))
 }
 
+// watcher is a viewer who comes and goes like that.
+type watcher struct {
+	room  string
+	at    *viewer // nil before the first
+	first int64   // the first seq that earlier streams gave it; 0: none
+	count int64   // seqs that earlier streams gave it
+}
+
+func (w *watcher) given() (first, count int64) {
+	if w.at == nil {
+		return 0, 0
+	}
+	seqs := w.at.seqs()
+	first = w.first
+	if first == 0 && len(seqs) > 0 {
+		first = seqs[0]
+	}
+	return first, w.count + int64(len(seqs))
+}
+
 // schedule is a run of things that happen to three presenters with two devices
-// each, on two nodes that share a log. The same seed gives the same schedule.
+// and a viewer each, on two nodes that share a log. The
+// same seed gives the same schedule.
 type schedule struct {
 	*rig
-	log     *flaky
-	rng     *rand.Rand
-	devices []*device
-	lost    float64 // the share of nudges that are lost
-	said    int
+	log      *flaky
+	rng      *rand.Rand
+	devices  []*device
+	watchers []*watcher
+	lost     float64 // the share of nudges that are lost
+	said     int
 }
 
 func newSchedule(r *rig, log *flaky, seed uint64) *schedule {
 	s := &schedule{rig: r, log: log, rng: rand.New(rand.NewPCG(seed, 7))}
 	for i := range 6 {
 		s.devices = append(s.devices, &device{room: fmt.Sprint("p", i/2)})
+	}
+	for i := range 3 {
+		s.watchers = append(s.watchers, &watcher{room: fmt.Sprint("p", i)})
 	}
 	lottery := rand.New(rand.NewPCG(seed, 8)) // asked under the presence's lock only
 	r.presence.lose(func() bool { return lottery.Float64() < s.lost })
@@ -59,7 +84,16 @@ func newSchedule(r *rig, log *flaky, seed uint64) *schedule {
 // step lets one thing happen.
 func (s *schedule) step() {
 	d := s.devices[s.rng.IntN(len(s.devices))]
-	switch s.rng.IntN(12) {
+	w := s.watchers[s.rng.IntN(len(s.watchers))]
+	switch s.rng.IntN(16) {
+	case 12, 13:
+		s.watch(w)
+	case 14:
+		if w.at != nil {
+			w.at.drop()
+		}
+	case 15:
+		s.lookOrNot(w)
 	case 0, 1, 2:
 		s.connect(d)
 	case 3, 4, 5:
@@ -106,6 +140,34 @@ func (s *schedule) connect(d *device) {
 	d.link = s.dial(dialing{user: d.room, node: s.rng.IntN(len(s.nodes)), frame: s.rng.IntN(2) == 0, from: d.link})
 }
 
+// watch has a viewer follow anew, if the node can serve them now.
+func (s *schedule) watch(w *watcher) {
+	if w.at != nil {
+		w.at.drop()
+		synctest.Wait()
+	}
+	d := following{room: w.room, node: s.rng.IntN(len(s.nodes)), from: w.at}
+	next := s.follow(d)
+	if next.status != 200 {
+		if next.code != chat.LogUnavailable {
+			s.t.Errorf("a viewer of %s was refused: %d %s", w.room, next.status, next.code)
+		}
+		return
+	}
+	w.first, w.count = w.given()
+	w.at = next
+}
+
+func (s *schedule) lookOrNot(w *watcher) {
+	switch {
+	case w.at == nil:
+	case s.rng.IntN(2) == 0:
+		w.at.deafen()
+	default:
+		w.at.listen()
+	}
+}
+
 // post says lines at some node, as fast as it goes. That a room is not live, or
 // nobody there to hear, is an answer like any other.
 func (s *schedule) post(room string, lines int) {
@@ -141,6 +203,19 @@ func (s *schedule) heal() {
 			s.t.Errorf("%s was given %d seqs from %d on, want %d", what, count, first, head-first+1)
 		}
 	}
+	for i, w := range s.watchers {
+		s.watch(w)
+		s.pass(15 * time.Second)
+		what := fmt.Sprintf("viewer %d of room %s", i, w.room)
+		w.at.wantOpen(what)
+		head := s.head(w.room)
+		if got := w.at.id(); got != head {
+			s.t.Errorf("%s has rows up to %d, want %d", what, got, head)
+		}
+		if first, count := w.given(); count > 0 && count != head-first+1 {
+			s.t.Errorf("%s was given %d seqs from %d on, want %d", what, count, first, head-first+1)
+		}
+	}
 }
 
 // TestEveryPageSeesEverySeqOnceInOrder is the promise of the links under
@@ -155,10 +230,18 @@ func TestEveryPageSeesEverySeqOnceInOrder(t *testing.T) {
 			log := &flaky{Log: newTall()}
 			inBubble(t, setup{nodes: 2, log: log}, func(t *testing.T, r *rig) {
 				s := newSchedule(r, log, uint64(seed))
-				for range 150 {
+				for range 180 {
 					s.step()
 				}
 				s.heal()
+				var seen int64
+				for _, w := range s.watchers {
+					_, count := w.given()
+					seen += count
+				}
+				if seen < 50 {
+					t.Errorf("all viewers together were given only %d rows", seen)
+				}
 				if rows := r.head("p0") + r.head("p1") + r.head("p2"); rows < 100 {
 					t.Errorf("the schedule made only %d rows", rows)
 				}

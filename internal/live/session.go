@@ -2,224 +2,96 @@ package live
 
 import (
 	"context"
-	"errors"
-	"net/http"
 	"sync"
 	"time"
 
 	"github.com/hanmadi/hanmadi/internal/chat"
-	"github.com/hanmadi/hanmadi/internal/socket"
-	"github.com/hanmadi/hanmadi/internal/wire"
 )
 
 const (
-	backlog     = 1000            // rows that a link without a cursor goes back at most
-	skipBehind  = 2000            // rows behind from which a link is skipped ahead to backlog
-	goodbyeTime = 5 * time.Second // for the peer to take and answer a close
+	backlog     = 1000            // rows that a session without a cursor goes back at most, and that one is skipped ahead to
+	skipBehind  = 2000            // rows behind from which a session is skipped ahead
+	goodbyeTime = 5 * time.Second // for the peer to take and answer a goodbye
 	replyTime   = 10 * time.Second
 )
 
-// Session is one link: a cursor on its room's log, and a socket.
+// Session is one connection that reads a room: a cursor on its log, and a peer.
+// Links and followers share everything in here and differ in the transport.
 type Session struct {
 	// Set once, before anybody else sees the session.
-	hub      *Hub
-	conn     *socket.Conn
-	lang     chat.Lang
-	id       string
-	address  string // counted against PerAddress
-	speaks   dialect
-	admitted bool // counted by the hub, which waits for it
-
-	unstarted int // 1 until it is known whose link this is; owned by the reading goroutine
+	hub    *Hub
+	id     string
+	lang   chat.Lang
+	counts *counts
+	peer   transport
 
 	mu sync.Mutex
-	// Set once by begin under mu, before the writer starts and before the hub
-	// knows the session by its room: whoever is after that reads them freely.
+	// Set once, before the first row is written and before the hub knows the
+	// session by its room: whoever is after that reads it freely.
 	room string
-	rank int64 // seq of its link row
 	// Guarded by mu.
-	writing    bool      // a writing goroutine exists
-	started    bool      // the welcome may be sent
+	writing    bool      // somebody takes steps, or is about to
+	started    bool      // rows may be sent, after the welcome
 	welcome    []byte    // to be sent first
-	cursor     int64     // everything up to here has been written to the socket
-	head       int64     // the room's end, as far as known
+	cursor     int64     // everything up to here has been written to the peer
+	head       int64     // the room's end, as far as the session was told
 	behind     time.Time // since when cursor < head; zero when level
 	resting    bool      // the log did not give what follows cursor; the next nudge asks it again
-	relayed    int64     // everything up to here has been relayed, says the page; it may be ahead of cursor
-	beat       bool      // a heartbeat is to be sent
-	pong       bool      // an answer to "ping" is to be sent
-	unanswered int       // heartbeats sent since the peer was last heard
+	reply      []byte    // an answer to the peer that is to be sent
+	beatDue    bool      // a heartbeat is to be sent
+	unanswered int       // heartbeats since the peer last gave a sign of life
 	nextBeat   time.Time
-	expires    time.Time // of the token; zero: never
-	notLive    time.Time // since when the broadcast is over; zero while it runs
+	expires    time.Time // when the token ends for this session; zero: never
+	notLive    time.Time // since when a link's broadcast is over; zero while it runs
 	ended      *ending
+
+	parted bool // owned by who takes steps: the goodbye is said, nothing follows
 }
 
-// Arrival is what the upgrade of a link said.
-type Arrival struct {
-	User    *chat.User // nil: the token is still to come in the start frame
-	Refused error      // why this user gets no link, told after the upgrade
-	After   *int64     // the cursor, nil for none
-	Lang    chat.Lang  // of the sentences
-	Address string     // that counts against PerAddress; "" is exempt
+// transport is how a session reaches its peer: [link] over a WebSocket, in one
+// of two dialects, and [follower] over server-sent events. Unless said
+// otherwise its methods are called by the one goroutine that takes steps.
+type transport interface {
+	// wake has steps called soon. Whoever calls it holds the session's mu; it
+	// never blocks.
+	wake()
 
-	// OnRefused, when not nil, hears why somebody got no link.
-	OnRefused func(error)
+	// next gives the messages that bring a peer on from its cursor, in a room
+	// that is known to reach to head, and says in frame to where. A frame whose
+	// to is the cursor means that the log has nothing there.
+	next(ctx context.Context, cursor, head int64) (frame, [][]byte, error)
 
-	// Original, when not nil, makes it a link of the original platform's
-	// dialect, with times in that zone.
-	Original *time.Location
+	// write sends a message, failing when the peer has not taken all of it in
+	// SlowAfter; beat does so with a heartbeat.
+	write(message []byte) error
+	beat() error
+
+	// moved hears what the peer was sent.
+	moved(f frame)
+
+	// hangUp makes a write under way end soon, because the session has ended.
+	// Whoever calls it holds the session's mu; it never blocks.
+	hangUp(why *ending)
+
+	// goodbye tells the peer why the session has ended. It is the last call.
+	goodbye(why *ending)
+
+	// left hears, once, that the session has ended. Any goroutine may call it.
+	left()
+
+	// drop ends the connection at once. Any goroutine may call it.
+	drop()
 }
 
-// Accept upgrades a request to a link and returns while the link lives on.
-// Whoever is refused is upgraded all the same, because a browser learns nothing
-// from a refused upgrade; only an address that has too many links is not, and
-// is the error, which the caller answers.
-func (h *Hub) Accept(w http.ResponseWriter, r *http.Request, a Arrival) error {
-	unstarted := 0
-	if a.User == nil {
-		unstarted = 1
-	}
-	if err := h.reserve(a.Address, unstarted); err != nil {
-		return err
-	}
-	conn, err := socket.Accept(w, r, wire.MaxClientFrame)
-	if err != nil {
-		h.unreserve(a.Address, 1, unstarted)
-		return nil // it has answered
-	}
-	s := &Session{hub: h, conn: conn, lang: a.Lang, id: h.opts.NewID(), address: a.Address, unstarted: unstarted, speaks: native{}}
-	if a.Original != nil {
-		s.speaks = original{a.Original}
-	}
-	conn.OnPong(s.heard)
-	if err := h.admit(s, a); err != nil {
-		go s.turnAway(err) // not waited for: a drain would never end
-	}
-	return nil
+func (h *Hub) newSession(lang chat.Lang, c *counts) Session {
+	return Session{hub: h, id: h.opts.NewID(), lang: lang, counts: c}
 }
 
-func (s *Session) turnAway(why error) {
-	defer s.hub.unreserve(s.address, 1, s.unstarted)
-	s.end(endFor(why))
-	s.listen()
-	s.conn.Drop()
-}
-
-// run is the reading goroutine: the whole life of a link.
-func (s *Session) run(a Arrival) {
-	defer s.hub.forget(s)
-	defer s.conn.Drop()
-	if why := s.open(a); why != nil {
-		if a.OnRefused != nil && why.refusal != nil {
-			a.OnRefused(why.refusal)
-		}
-		s.end(why)
-	}
-	s.listen()
-	s.end(endGone)
-}
-
-// open authenticates the link, takes the room in the log, and starts from the
-// right row.
-func (s *Session) open(a Arrival) *ending {
-	if a.Refused != nil {
-		return endFor(a.Refused)
-	}
-	user, start := a.User, wire.Start{After: a.After}
-	if user == nil {
-		who, frame, end := s.awaitStart()
-		if end != nil {
-			return end
-		}
-		user, start = &who, frame
-		s.hub.unreserve(s.address, 0, s.unstarted)
-		s.unstarted = 0
-	}
-	if err := s.hub.attempt(user.ID); err != nil {
-		return endFor(err)
-	}
-	if s.hasEnded() { // it must not take the room from a link that lives
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), replyTime)
-	defer cancel()
-	st, err := s.hub.opts.Take(ctx, *user, s.id)
-	if err != nil {
-		// Its rows may be in the log all the same: a broadcast without a link.
-		s.hub.gone(user.ID)
-		return endFor(err)
-	}
-	s.begin(st, start, user.Expires)
-	s.hub.enter(s)
-	s.hub.wheel.add(s, s.hub.opts.Heartbeat)
-	s.advance(st.Seq)
-	return nil
-}
-
-// awaitStart reads the first frame. Its time is not a deadline of the read: a
-// read that has failed cannot find the peer's answer to a goodbye.
-func (s *Session) awaitStart() (chat.User, wire.Start, *ending) {
-	late := time.AfterFunc(s.hub.opts.StartWithin, func() { s.end(endProtocol("no start frame in time")) })
-	data, err := s.conn.Read()
-	late.Stop()
-	if err != nil {
-		return chat.User{}, wire.Start{}, readEnding(err)
-	}
-	start, why := s.speaks.start(data)
-	if why != nil {
-		return chat.User{}, wire.Start{}, why
-	}
-	user, err := s.hub.opts.Verify(start.Token)
-	if err != nil {
-		return chat.User{}, wire.Start{}, endFor(err)
-	}
-	return user, start, nil
-}
-
-// begin sets the link off from its first row.
-func (s *Session) begin(st chat.State, start wire.Start, expires time.Time) {
-	cursor, welcome := s.speaks.begin(s.hub, st, s, start)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.room, s.rank = st.Room, st.Link.Seq
-	s.cursor, s.head, s.expires = cursor, st.Seq, expires
+// beginLocked sets the session off in its room.
+func (s *Session) beginLocked(st chat.State, cursor int64, welcome []byte) {
+	s.cursor, s.head = cursor, max(s.head, st.Seq)
 	s.nextBeat = time.Now().Add(s.hub.opts.Heartbeat)
 	s.started, s.welcome = true, welcome
-}
-
-// listen reads until the connection ends. What comes after the end of the
-// session is read only to find the peer's close.
-func (s *Session) listen() {
-	for {
-		data, err := s.conn.Read()
-		if err != nil {
-			why := readEnding(err)
-			s.end(why)
-			if why == endGone {
-				return
-			}
-			continue
-		}
-		if s.hasEnded() {
-			continue
-		}
-		s.heard()
-		if end := s.speaks.hear(s, data); end != nil {
-			s.end(end)
-		}
-	}
-}
-
-func readEnding(err error) *ending {
-	switch {
-	case errors.Is(err, socket.ErrNotText):
-		return endProtocol("binary message")
-	case errors.Is(err, socket.ErrTooLarge):
-		return endProtocol("message too large")
-	default:
-		return endGone
-	}
 }
 
 // heard notes a sign of life.
@@ -237,7 +109,9 @@ func (s *Session) advance(head int64) {
 	if s.behind.IsZero() && s.cursor < s.head {
 		s.behind = time.Now()
 	}
-	s.writeLocked()
+	if s.cursor < s.head || s.welcome != nil {
+		s.writeLocked()
+	}
 }
 
 func (s *Session) hasEnded() bool {
@@ -253,34 +127,29 @@ func (s *Session) end(why *ending) {
 	first, room := s.ended == nil, s.room
 	if first {
 		s.ended = why
-		if why.code == 0 {
-			s.conn.Drop()
-		} else {
-			s.conn.Hurry(goodbyeTime) // a write that hangs must not hold the goodbye up
-			s.conn.ReadBy(time.Now().Add(2 * goodbyeTime))
-			s.writeLocked()
-		}
+		s.peer.hangUp(why) // a write that hangs must not hold the goodbye up
+		s.writeLocked()
 	}
 	s.mu.Unlock()
 	if first {
-		s.hub.leave(s, room)
-		s.hub.opts.Metrics.closed(why.label)
-		s.hub.log(s.id, room, why)
+		s.peer.left()
+		s.counts.closed(why.label)
+		s.logEnd(room, why)
 	}
 }
 
-// log says why a link ended. What a page does (leaving, being replaced) is not
-// worth more than debug; what an operator should know is.
-func (h *Hub) log(session, room string, why *ending) {
-	log := h.opts.Logger.Debug
+// logEnd says why a session ended. What a peer does (leaving, being replaced) is
+// not worth more than debug; what an operator should know is.
+func (s *Session) logEnd(room string, why *ending) {
+	log := s.hub.opts.Logger.Debug
 	if why.label == "internal" {
-		log = h.opts.Logger.Error
+		log = s.hub.opts.Logger.Error
 	}
-	args := []any{"room", room, "session", session, "reason", why.label}
+	args := []any{"room", room, "session", s.id, "reason", why.label}
 	if why.refusal != nil && why.refusal.Cause != nil {
 		args = append(args, "error", why.refusal.Cause)
 	}
-	log("link closed", args...)
+	log(s.counts.kind+" closed", args...)
 }
 
 // due is called by the wheel: it marks what is due and says when to be woken
@@ -298,13 +167,13 @@ func (s *Session) due(now time.Time) time.Duration {
 			why = endSilent
 		} else {
 			s.unanswered++
-			s.beat = true
+			s.beatDue = true
 			s.nextBeat = now.Add(o.Heartbeat)
 			s.writeLocked()
 		}
 	}
 	next := s.nextBeat
-	if !s.expires.IsZero() && !o.Outlive {
+	if !s.expires.IsZero() {
 		next, why = earlier(now, next, s.expires.Add(o.TokenGrace), why, endTokenExpired)
 	}
 	if !s.notLive.IsZero() {

@@ -79,14 +79,19 @@ func TestStuckLinksCostNoMemory(t *testing.T) {
 			t.Errorf("%d goroutines before the rows, %d after; want one more per link at most", before, got)
 		}
 		hub.frames.mu.Lock()
-		kept := maps.Clone(hub.frames.last)
+		kept := maps.Clone(hub.frames.recent)
 		hub.frames.mu.Unlock()
 		if got := len(kept); got > links {
 			t.Errorf("%d frames are kept for %d rooms", got, links)
 		}
-		for room, f := range kept {
-			if len(f.data) > wire.MaxEventsFrame {
-				t.Errorf("room %s keeps a frame of %d bytes", room, len(f.data))
+		for room, all := range kept {
+			if len(all) > recentFrames {
+				t.Errorf("room %s keeps %d frames", room, len(all))
+			}
+			for _, m := range all {
+				if len(m.frame.data) > wire.MaxEventsFrame {
+					t.Errorf("room %s keeps a frame of %d bytes", room, len(m.frame.data))
+				}
 			}
 		}
 		r.pass(time.Minute)

@@ -58,10 +58,21 @@ func Accept(w http.ResponseWriter, r *http.Request, maxMessage int64) (*Conn, er
 	if err != nil {
 		return nil, err
 	}
-	if tcp, ok := ws.NetConn().(interface{ SetWriteBuffer(bytes int) error }); ok {
+	boundSendBuffer(ws.NetConn())
+	return newConn(ws, maxMessage), nil
+}
+
+// Bound is for the ConnContext of an [http.Server]: it bounds the send buffer of
+// connections that stay HTTP, as streams of events do.
+func Bound(ctx context.Context, conn net.Conn) context.Context {
+	boundSendBuffer(conn)
+	return ctx
+}
+
+func boundSendBuffer(conn net.Conn) {
+	if tcp, ok := conn.(interface{ SetWriteBuffer(bytes int) error }); ok {
 		_ = tcp.SetWriteBuffer(SendBuffer) // a hint; the write deadline is what bounds us
 	}
-	return newConn(ws, maxMessage), nil
 }
 
 // Dial connects to a ws:// or wss:// URL. When the server answered with

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 
 	"github.com/hanmadi/hanmadi/internal/chat"
 	"github.com/hanmadi/hanmadi/internal/wire"
@@ -82,9 +83,23 @@ type page struct {
 	Next   *int64       `json:"next"`
 }
 
+// Seconds for which caches may hold a page. Viewers that heal ask for the same
+// pages, aligned to 100 rows; newcomers all ask for the newest.
+const (
+	cachePage   = 2
+	cacheNewest = 1
+)
+
 func (s *Server) events(w http.ResponseWriter, r *http.Request) error {
+	w.Header().Add("Vary", "Accept")
 	c, err := parseCursor(r.URL.Query())
 	if err != nil {
+		return err
+	}
+	if wantsStream(r) {
+		return s.follow(w, r, c)
+	}
+	if _, err := s.mayRead(r); err != nil {
 		return err
 	}
 	st, err := s.stateOf(r)
@@ -94,11 +109,42 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) error {
 	if c.Log != "" && c.Log != s.Log.ID() || c.After != nil && *c.After > st.Seq || c.Before != nil && *c.Before > st.Seq+1 {
 		return chat.Refuse(chat.CursorForeign)
 	}
+	if s.Reading.cache(w.Header(), c.cacheFor()); s.notModified(w, r, st.Seq) {
+		return nil
+	}
 	rows, err := s.rows(r.Context(), st.Room, c)
 	if err != nil {
 		return err
 	}
-	return answer(w, http.StatusOK, s.page(st, c, rows))
+	p := s.page(st, c, rows)
+	w.Header().Set("ETag", s.pageTag(p.Head))
+	return answer(w, http.StatusOK, p)
+}
+
+func (c cursor) cacheFor() int {
+	if c.After == nil && c.Before == nil {
+		return cacheNewest
+	}
+	return cachePage
+}
+
+// pageTag is the ETag of a page. What a page shows follows from its address and
+// the log up to the head that it names, so that nothing need be read to know it.
+func (s *Server) pageTag(head int64) string {
+	return `W/"` + s.Log.ID() + "." + strconv.FormatInt(head, 10) + `"`
+}
+
+// notModified answers a reader who has the page as it is now.
+func (s *Server) notModified(w http.ResponseWriter, r *http.Request, head int64) bool {
+	tag := s.pageTag(head)
+	for _, have := range strings.Split(r.Header.Get("If-None-Match"), ",") {
+		if strings.TrimSpace(have) == tag {
+			w.Header().Set("ETag", tag)
+			w.WriteHeader(http.StatusNotModified)
+			return true
+		}
+	}
+	return false
 }
 
 // rows reads a whole page; the log may give it in parts.
@@ -126,7 +172,7 @@ func (s *Server) rows(ctx context.Context, room string, c cursor) ([]chat.Row, e
 func (s *Server) page(st chat.State, c cursor, rows []chat.Row) page {
 	p := page{Log: s.Log.ID(), Room: st.Room, Head: st.Seq, Events: make([]chat.Event, len(rows))}
 	for i, row := range rows {
-		p.Events[i] = row.Event()
+		p.Events[i] = s.face(st, row)
 	}
 	if len(rows) == 0 {
 		return p
@@ -140,4 +186,13 @@ func (s *Server) page(st chat.State, c cursor, rows []chat.Row) page {
 		p.Next = &first
 	}
 	return p
+}
+
+// face is what a reader is shown of a row: its public face, if they may read so
+// far back.
+func (s *Server) face(st chat.State, row chat.Row) chat.Event {
+	if row.Seq < s.Reading.first(st) {
+		return chat.Event{Seq: row.Seq, Kind: chat.KindHidden}
+	}
+	return row.Event()
 }

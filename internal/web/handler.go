@@ -49,11 +49,13 @@ func (s *Server) finish(m *http.ServeMux) http.Handler {
 		rec.Header().Set("X-Content-Type-Options", "nosniff")
 		if len(s.Hosts) > 0 && !slices.Contains(s.Hosts, strings.ToLower(r.Host)) {
 			s.refuse(rec, r, chat.Refuse(chat.HostForeign))
-		} else {
+		} else if answered, err := s.cors(rec, r); err != nil {
+			s.refuse(rec, r, err)
+		} else if !answered {
 			m.ServeHTTP(rec, r)
 		}
 		took := time.Since(start)
-		s.Metrics.answered(rec.route, rec.status, took)
+		s.Metrics.answered(rec, took)
 		s.Logger.LogAttrs(r.Context(), slog.LevelDebug, "request", slog.String("request_id", rec.requestID),
 			slog.String("route", rec.route), slog.Int("status", rec.status), slog.Duration("took", took))
 	})
@@ -101,6 +103,7 @@ type recorder struct {
 	route     string
 	status    int
 	attempt   attempt // of a request whose refusals count
+	streams   bool    // for as long as both sides like
 }
 
 // WriteHeader implements [http.ResponseWriter].

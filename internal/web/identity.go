@@ -61,7 +61,7 @@ func (s *Server) sameSite(r *http.Request) error {
 		return nil
 	}
 	site, origins := r.Header.Values("Sec-Fetch-Site"), r.Header.Values("Origin")
-	if len(site) == 0 && len(origins) == 0 || len(origins) == 1 && slices.Contains(s.Origins, strings.ToLower(origins[0])) {
+	if len(site) == 0 && len(origins) == 0 || len(origins) == 1 && (slices.Contains(s.Origins, strings.ToLower(origins[0])) || s.corsListed(origins[0])) {
 		return nil
 	}
 	if len(site) == 1 && slices.Contains([]string{"same-origin", "same-site", "none"}, site[0]) {

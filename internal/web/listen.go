@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/hanmadi/hanmadi/internal/moderate"
+	"github.com/hanmadi/hanmadi/internal/socket"
 )
 
 // NewHTTPServer makes a server that waits for nobody long: not for headers, not
@@ -17,7 +18,7 @@ func NewHTTPServer(h http.Handler, logger *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler: h, ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second, WriteTimeout: 30 * time.Second,
-		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
+		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ConnContext: socket.Bound,
 	}
 }
 

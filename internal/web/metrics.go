@@ -39,9 +39,12 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	return m
 }
 
-func (m *Metrics) answered(route string, status int, took time.Duration) {
-	m.requests.WithLabelValues(route, strconv.Itoa(status)).Inc()
-	m.took.WithLabelValues(route).Observe(took.Seconds())
+// answered counts a request. How long a stream lived is no time to an answer.
+func (m *Metrics) answered(rec *recorder, took time.Duration) {
+	m.requests.WithLabelValues(rec.route, strconv.Itoa(rec.status)).Inc()
+	if !rec.streams {
+		m.took.WithLabelValues(rec.route).Observe(took.Seconds())
+	}
 }
 
 func (m *Metrics) refused(code chat.Code) { m.refusals.WithLabelValues(string(code)).Inc() }

@@ -151,11 +151,14 @@ func (s *Server) sayAs(w http.ResponseWriter, r *http.Request, a *attempt, user 
 
 // head is what a viewer on somebody else's signalling polls.
 func (s *Server) head(w http.ResponseWriter, r *http.Request) error {
+	if _, err := s.mayRead(r); err != nil {
+		return err
+	}
 	st, err := s.stateOf(r)
 	if err != nil {
 		return err
 	}
-	w.Header().Set("Cache-Control", "public, max-age=1")
+	s.Reading.cache(w.Header(), 1)
 	return answer(w, http.StatusOK, struct {
 		Log       string `json:"log"`
 		Seq       int64  `json:"seq"`

@@ -27,11 +27,13 @@ type Options struct {
 	Check    func(context.Context) error           // can rows be written here?
 	NewID    func() string                         // request ids, where none is given
 	Origins  []string                              // that may open a link from a browser; "https://example.com"
-	Original bool                                  // serve the original platform's calls
-	Zone     *time.Location                        // of the times in them
-	Hosts    []string                              // the only Host headers taken; none: any
-	Limits   *moderate.Limits                      // the desk's, to say how many lines are left; nil: nothing is said
-	Attempts moderate.Rate                         // refusals that a user, and an address, may have; zero: 100, and 10 a second
+	CORS     []string                              // origins whose pages may call what is about rooms; "*": all, to read without a token
+	Reading  Reading
+	Original bool             // serve the original platform's calls
+	Zone     *time.Location   // of the times in them
+	Hosts    []string         // the only Host headers taken; none: any
+	Limits   *moderate.Limits // the desk's, to say how many lines are left; nil: nothing is said
+	Attempts moderate.Rate    // refusals that a user, and an address, may have; zero: 100, and 10 a second
 	Metrics  *Metrics
 	Scrape   http.Handler // /metrics
 	Logger   *slog.Logger

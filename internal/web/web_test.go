@@ -67,7 +67,7 @@ func newFixture(t *testing.T, change func(*Options)) *fixture {
 	hub := live.NewHub(live.Options{Log: f.log, Key: key, Metrics: live.NewMetrics(reg), Logger: slog.New(slog.DiscardHandler),
 		NewID: newID, Verify: verify, Take: func(ctx context.Context, u chat.User, s string) (chat.State, error) {
 			return f.desk.TakeLink(ctx, u, s)
-		}})
+		}, State: func(ctx context.Context, room string) (chat.State, error) { return f.desk.State(ctx, room) }})
 	f.desk = chat.NewDesk(f.log, hub, chat.DeskOptions{NewID: newID})
 	o := Options{Log: f.log, Desk: f.desk, Hub: hub, Keys: seal.NewKeySet(key.Public()),
 		Verify: verify, Check: func(context.Context) error { return f.check }, NewID: newID, Origins: []string{"https://stage.example"},
@@ -150,7 +150,7 @@ func (f *fixture) wantProblem(what string, resp *http.Response, body []byte, cod
 	}
 	h := resp.Header
 	if h.Get("Content-Type") != "application/problem+json" || h.Get("Cache-Control") != "no-store" || h.Get("Content-Language") == "" ||
-		!strings.Contains(h.Get("Vary"), "Accept-Language") || h.Get("X-Request-Id") != p.RequestID {
+		!strings.Contains(strings.Join(h.Values("Vary"), ","), "Accept-Language") || h.Get("X-Request-Id") != p.RequestID {
 		f.Errorf("%s: headers %v", what, h)
 	}
 	if resp.StatusCode == 401 && h.Get("WWW-Authenticate") == "" {
