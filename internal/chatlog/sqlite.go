@@ -31,16 +31,14 @@ func NewID() string { return ulid.Make().String() }
 // arrives waits for the next, so throughput grows with load and a lone line
 // waits for nobody.
 type SQLite struct {
+	Reader // set once
+
 	// Set once.
-	id      string
-	path    string
 	lock    *flock.Flock
 	metrics *Metrics
 	writer  *sql.Conn
 	writeDB *sql.DB
-	readDB  *sql.DB
 	write   writeStmts
-	read    readStmts
 	done    chan struct{} // closed when the writing goroutine has ended
 
 	mu      sync.Mutex
@@ -73,7 +71,7 @@ func OpenSQLite(ctx context.Context, path string, metrics *Metrics) (_ *SQLite, 
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
 	}
-	s := &SQLite{path: path, metrics: metrics.orNew(), wake: make(chan struct{}, 1), done: make(chan struct{}), heads: map[string]head{}}
+	s := &SQLite{Reader: Reader{path: path}, metrics: metrics.orNew(), wake: make(chan struct{}, 1), done: make(chan struct{}), heads: map[string]head{}}
 	if s.lock, err = lockFile(path); err != nil {
 		return nil, err
 	}
@@ -89,12 +87,10 @@ func OpenSQLite(ctx context.Context, path string, metrics *Metrics) (_ *SQLite, 
 	if err := s.openWriter(ctx); err != nil {
 		return nil, err
 	}
-	if s.readDB, err = sql.Open("sqlite", dsn(path, readerPragmas)); err != nil {
+	if err := s.connect(readers); err != nil {
 		return nil, err
 	}
-	s.readDB.SetMaxOpenConns(readers)
-	s.readDB.SetMaxIdleConns(readers)
-	if err := s.read.prepare(ctx, s.readDB); err != nil {
+	if err := s.read.prepare(ctx, s.db); err != nil {
 		return nil, err
 	}
 	go s.writeLoop()
@@ -165,9 +161,6 @@ func checkDurable(ctx context.Context, conn *sql.Conn) error {
 	return nil
 }
 
-// ID implements [chat.Log].
-func (s *SQLite) ID() string { return s.id }
-
 // Close writes what waits, folds the WAL into the file and gives up the lock.
 func (s *SQLite) Close() error {
 	s.mu.Lock()
@@ -183,10 +176,7 @@ func (s *SQLite) Close() error {
 }
 
 func (s *SQLite) release() error {
-	var errs []error
-	if s.readDB != nil {
-		errs = append(errs, s.readDB.Close()) // readers first, so that the last connection can fold the WAL
-	}
+	errs := []error{s.Reader.Close()} // readers first, so that the last connection can fold the WAL
 	if s.writer != nil {
 		// So that the file alone is the log while nobody has it open.
 		_, err := s.writer.ExecContext(context.Background(), "PRAGMA wal_checkpoint(TRUNCATE)")
