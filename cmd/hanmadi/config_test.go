@@ -89,6 +89,7 @@ func TestConfigCheck(t *testing.T) {
 		"admin_listen":         func(c *Config) { c.AdminListen = "" },
 		"log.url":              func(c *Config) { c.Log.URL = "postgres://x" },
 		"log.tail":             func(c *Config) { c.Log.Tail = 0 },
+		"log.min_free":         func(c *Config) { c.Log.MinFree = -1 },
 		"link.max":             func(c *Config) { c.Link.Max = -1 },
 		"link.origins":         func(c *Config) { c.Link.Origins = []string{"https://a.example/path"} },
 		"broadcast.queue_for":  func(c *Config) { c.Broadcast.QueueFor = 0 },
