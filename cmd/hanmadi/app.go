@@ -157,6 +157,7 @@ func (a *app) open() (err error) {
 	if a.log, err = chatlog.OpenSQLite(ctx, path, logMetrics); err != nil {
 		return err
 	}
+	a.log.KeepFree(a.Log.MinFree)
 	a.tail = chatlog.NewTail(a.log, int(a.Log.Tail), logMetrics)
 	if err := a.openOutside(); err != nil {
 		return usageError{err}

@@ -240,3 +240,30 @@ func TestLogUsageErrors(t *testing.T) {
 		t.Errorf("left behind: %v %v", entries, err)
 	}
 }
+
+// A disk with less space than is to be kept free takes no line more; what is
+// there can be read, and the platform is told to go elsewhere.
+func TestNoSpaceLeft(t *testing.T) {
+	s := startServer(t, "serve", "HANMADI_BROADCAST_QUEUE_FOR=1h", "HANMADI_BROADCAST_END_AFTER=1h")
+	s.openBroadcast("7")
+	s.say(mint(t, "42", ""), "7", "아직 있는 줄")
+	s.stop()
+	s.env = append(s.env, "HANMADI_LOG_MIN_FREE=1000000000000000000")
+	s.start()
+	var refused struct{ Code string }
+	status := request(t, http.MethodPost, s.url("/v1/rooms/7/messages"), mint(t, "42", ""), `{"text":"x"}`, &refused)
+	if status != http.StatusServiceUnavailable || refused.Code != "log.unavailable" {
+		t.Errorf("a line: got %d %s, want 503 log.unavailable", status, refused.Code)
+	}
+	var page struct{ Head int64 }
+	if status := request(t, http.MethodGet, s.url("/v1/rooms/7/events"), "", "", &page); status != http.StatusOK || page.Head != 2 {
+		t.Errorf("events: got %d with head %d, want 200 and 2", status, page.Head)
+	}
+	var ready struct {
+		Status   string
+		Degraded []string
+	}
+	if status := request(t, http.MethodGet, s.adminURL("/readyz"), "", "", &ready); status != http.StatusServiceUnavailable || ready.Status != "failing" || len(ready.Degraded) != 1 {
+		t.Errorf("readyz: got %d %+v, want 503 failing for the log", status, ready)
+	}
+}

@@ -16,6 +16,8 @@ type Metrics struct {
 	errors *prometheus.CounterVec
 	tail   *prometheus.CounterVec
 	held   prometheus.Gauge
+	wal    prometheus.Gauge
+	free   prometheus.Gauge
 }
 
 // NewMetrics registers the log's metrics.
@@ -33,6 +35,10 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "hanmadi_log_tail_reads_total", Help: "Reads of the newest rows, answered from memory (hit) or by the store (miss)."}, []string{"result"}),
 		held: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "hanmadi_log_tail_bytes", Help: "Bytes of rows held in memory, estimated."}),
+		wal: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "hanmadi_log_wal_bytes", Help: "Size of the write-ahead log that is not folded into the file yet, looked at every second."}),
+		free: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "hanmadi_log_disk_free_bytes", Help: "Free space on the log's disk, looked at every second. Appends stop below log.min_free."}),
 	}
 	for _, outcome := range []string{"unavailable", "unknown"} {
 		m.errors.WithLabelValues(outcome)
@@ -40,7 +46,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	for _, result := range []string{"hit", "miss"} {
 		m.tail.WithLabelValues(result)
 	}
-	reg.MustRegister(m.group, m.commit, m.errors, m.tail, m.held)
+	reg.MustRegister(m.group, m.commit, m.errors, m.tail, m.held, m.wal, m.free)
 	return m
 }
 
