@@ -28,7 +28,7 @@ var rooms = map[string]room{
 	"internal/socket":    {theirs: []string{"github.com/gorilla/websocket"}},
 	"internal/seal":      {},
 	"internal/token":     {ours: []string{"internal/chat", "internal/text", "internal/wire"}, theirs: []string{"github.com/golang-jwt/jwt/v5", "github.com/go-jose/go-jose/v4", cache}},
-	"internal/chatlog":   {ours: []string{"internal/chat"}, theirs: []string{"modernc.org/sqlite", "github.com/gofrs/flock", "github.com/oklog/ulid/v2", metrics}},
+	"internal/chatlog":   {ours: []string{"internal/chat", "internal/text"}, theirs: []string{"modernc.org/sqlite", "github.com/gofrs/flock", "github.com/oklog/ulid/v2", metrics}},
 	"internal/directory": {ours: []string{"internal/chat"}, theirs: []string{cache, metrics, "github.com/sony/gobreaker/v2"}},
 	"internal/export":    {ours: []string{"internal/chat"}},
 	"internal/hook":      {theirs: []string{metrics}},
@@ -40,7 +40,7 @@ var rooms = map[string]room{
 		theirs: []string{"github.com/alecthomas/kong", "go.yaml.in/yaml/v3", metrics}},
 
 	// For tests only; nothing that is built into the program imports it.
-	"internal/chatlog/logtest": {ours: []string{"internal/chat"}},
+	"internal/chatlog/logtest": {ours: []string{"internal/chat", "internal/text"}},
 }
 
 // The few libraries that several rooms may import.

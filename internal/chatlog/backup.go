@@ -34,8 +34,8 @@ const backupStep = 1024
 // SQLite's backup API copies pages as they are, and tells how many are left.
 // By itself it starts over whenever another process commits, which under load
 // is for ever; so one read transaction is held around all its steps. VACUUM
-// INTO needs that too, rebuilds every page (of 1,000,000 rows it took three
-// times as long), and tells nothing meanwhile. For as long as the copy takes,
+// INTO needs that too, rebuilds every page, and tells nothing meanwhile (1,000,000
+// rows took it 2.2 to 3.5 s, and this 1.6 to 1.9 s). For as long as the copy takes,
 // the WAL cannot be folded behind the reader and grows by what is written.
 func (r *Reader) Backup(ctx context.Context, to string, keepFree int64, progress Progress) (err error) {
 	defer func() {

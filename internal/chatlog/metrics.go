@@ -72,3 +72,31 @@ func (m *Metrics) failed(err error) {
 	}
 	m.errors.WithLabelValues(outcome).Inc()
 }
+
+// IndexMetrics are what the search index tells of itself.
+type IndexMetrics struct {
+	behind  prometheus.Gauge
+	indexed prometheus.Counter
+	errors  prometheus.Counter
+}
+
+// NewIndexMetrics registers the index's metrics.
+func NewIndexMetrics(reg prometheus.Registerer) *IndexMetrics {
+	m := &IndexMetrics{
+		behind: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "hanmadi_search_rows_behind", Help: "Rows of the log that the search index has not taken in yet. They are found all the same, but slowly."}),
+		indexed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "hanmadi_search_indexed_rows_total", Help: "Rows that the search index has taken in."}),
+		errors: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "hanmadi_search_errors_total", Help: "Times that writing the search index failed; it tries again."}),
+	}
+	reg.MustRegister(m.behind, m.indexed, m.errors)
+	return m
+}
+
+func (m *IndexMetrics) orNew() *IndexMetrics {
+	if m == nil {
+		return NewIndexMetrics(prometheus.NewRegistry())
+	}
+	return m
+}

@@ -72,7 +72,7 @@ func (r *Reader) Close() error {
 }
 
 type readStmts struct {
-	after, before, idem, marks, last, heads, live, nextRoom *sql.Stmt
+	after, before, idem, marks, last, heads, live, nextRoom, some *sql.Stmt
 }
 
 func (r *readStmts) prepare(ctx context.Context, db *sql.DB) error {
@@ -90,6 +90,9 @@ func (r *readStmts) prepare(ctx context.Context, db *sql.DB) error {
 				SELECT presenter_idx, data, max(seq) FROM chat_log INDEXED BY chat_log_mark
 				WHERE kind <> 'message' AND kind = 'broadcast' GROUP BY presenter_idx)
 			WHERE json_extract(data, '$.state') = 'started' ORDER BY presenter_idx`,
+		// A CROSS JOIN is not reordered: one seek per seq, never a walk of the room.
+		&r.some: `SELECT ` + columns + ` FROM (SELECT value AS wanted FROM json_each(?2)) CROSS JOIN chat_log
+			WHERE presenter_idx = ?1 AND seq = wanted ORDER BY seq DESC`,
 		&r.nextRoom: `SELECT presenter_idx FROM chat_log WHERE presenter_idx > ? ORDER BY presenter_idx LIMIT 1`,
 	})
 }

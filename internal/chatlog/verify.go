@@ -126,6 +126,7 @@ type verifying struct {
 	seq    int64 // of the row before
 	at     int64 // its time
 	found  int   // problems
+	buf    []byte
 }
 
 func (v *verifying) problem(format string, args ...any) {
@@ -149,7 +150,7 @@ func (v *verifying) take(row stored) {
 	if err := row.readable(); err != nil {
 		v.problem("unreadable: seq %d: %v", row.seq, err)
 	}
-	hashRow(v.hash, row)
+	v.buf = hashRow(v.hash, row, v.buf)
 	v.seq, v.at = row.seq, row.time
 	v.report.Rows++
 }
@@ -170,18 +171,27 @@ func (s stored) readable() error {
 // netstring ("5:hello,"), numbers as decimal digits, NULL as "-,". It says
 // nothing of how a store lays rows out, so that another kind of log can give
 // the same hash.
-func hashRow(h hash.Hash, s stored) {
-	number := func(n int64) string { return strconv.FormatInt(n, 10) }
-	for _, field := range []string{number(s.seq), s.id, s.room, s.kind, s.user, s.nickname, s.message, number(s.time), s.idem} {
-		fmt.Fprintf(h, "%d:%s,", len(field), field)
+func hashRow(h hash.Hash, s stored, buf []byte) []byte {
+	put := func(field string) {
+		buf = strconv.AppendInt(buf, int64(len(field)), 10)
+		buf = append(append(append(buf, ':'), field...), ',')
 	}
+	number := func(n int64) { put(strconv.FormatInt(n, 10)) }
+	number(s.seq)
+	for _, field := range []string{s.id, s.room, s.kind, s.user, s.nickname, s.message} {
+		put(field)
+	}
+	number(s.time)
+	put(s.idem)
 	for _, field := range []sql.NullString{s.data, s.staff} {
 		if field.Valid {
-			fmt.Fprintf(h, "%d:%s,", len(field.String), field.String)
+			put(field.String)
 		} else {
-			h.Write([]byte("-,"))
+			buf = append(buf, '-', ',')
 		}
 	}
+	h.Write(buf)
+	return buf[:0]
 }
 
 // schemaProblems compares the file's schema with the one that this program
