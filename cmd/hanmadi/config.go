@@ -36,7 +36,8 @@ type Config struct {
 type LogConfig struct {
 	LogFile
 	LogSpace
-	Tail int64 `default:"67108864" help:"Memory for the newest rows of all rooms, in bytes."`
+	Tail   int64 `default:"67108864" help:"Memory for the newest rows of all rooms, in bytes."`
+	Search bool  `default:"true" negatable:"" help:"Index lines, so that they can be searched."`
 }
 
 // LogFile is which log.

@@ -14,6 +14,7 @@ type logCmd struct {
 	Export  exportCmd  `cmd:"" help:"Write a log's rows as NDJSON or CSV. A server may run on it."`
 	Backup  backupCmd  `cmd:"" help:"Copy a log to a file as it stands now. A server may run on it."`
 	Verify  verifyCmd  `cmd:"" help:"Check a log: no gap, no double, times in order, a hash for each room. A server may run on it."`
+	Reindex reindexCmd `cmd:"" help:"Make the search index of a log anew. No server may run on it."`
 	Restore restoreCmd `cmd:"" help:"Put a backup in the place of the log, under a new log id. No server may run on it."`
 }
 
@@ -142,6 +143,33 @@ func (c *verifyCmd) print(s streams, room chatlog.RoomReport) error {
 			return err
 		}
 	}
+	return nil
+}
+
+type reindexCmd struct {
+	Log LogFile `embed:"" prefix:"log."`
+}
+
+// Help is shown under --help.
+func (reindexCmd) Help() string {
+	return "The index is a file beside the log (hanmadi.search.db). A server makes it by itself when it is missing, damaged or of another log, slowly and beside its work; this does it at full speed, and also where an index is wrong in a way that cannot be seen."
+}
+
+// Run makes it anew.
+func (c *reindexCmd) Run(s streams, signals <-chan os.Signal) error {
+	path, err := c.Log.path()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := untilSignal(signals)
+	defer cancel()
+	bar := progress.New(s.err, "reindex")
+	rows, err := chatlog.Reindex(ctx, path, bar.Set)
+	bar.Done()
+	if err != nil {
+		return errors.Join(err, context.Cause(ctx))
+	}
+	fmt.Fprintf(s.out, "%s has %d rows in it.\n", chatlog.IndexPath(path), rows)
 	return nil
 }
 

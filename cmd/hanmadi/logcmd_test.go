@@ -8,12 +8,15 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/hanmadi/hanmadi/internal/chatlog"
 )
 
 // runCommand runs the program to its end.
@@ -233,7 +236,7 @@ func TestLogUsageErrors(t *testing.T) {
 	} {
 		call(append([]string{"log"}, args...)...).want(t, exitUsage, said)
 	}
-	for _, args := range [][]string{{"export"}, {"backup", "--to=x.db"}, {"verify"}} {
+	for _, args := range [][]string{{"export"}, {"backup", "--to=x.db"}, {"verify"}, {"reindex"}} {
 		call(append([]string{"log"}, args...)...).want(t, exitFailed, "hanmadi.db")
 	}
 	if entries, err := os.ReadDir("."); err != nil || len(entries) > 0 {
@@ -265,5 +268,85 @@ func TestNoSpaceLeft(t *testing.T) {
 	}
 	if status := request(t, http.MethodGet, s.adminURL("/readyz"), "", "", &ready); status != http.StatusServiceUnavailable || ready.Status != "failing" || len(ready.Degraded) != 1 {
 		t.Errorf("readyz: got %d %+v, want 503 failing for the log", status, ready)
+	}
+}
+
+// found searches a room to its beginning and gives the ids of what is there.
+func (s *server) found(room, q string) map[string]bool {
+	s.t.Helper()
+	ids := map[string]bool{}
+	for before := ""; ; {
+		var page struct {
+			Events []struct{ ID, Text string }
+			Next   *int64
+		}
+		status := request(s.t, http.MethodGet, s.url("/v1/rooms/"+room+"/events?limit=200&q="+url.QueryEscape(q)+before), "", "", &page)
+		if status != http.StatusOK {
+			s.t.Fatalf("search %q in room %s: got status %d, want 200", q, room, status)
+		}
+		for _, e := range page.Events {
+			ids[e.ID] = true
+		}
+		if page.Next == nil {
+			return ids
+		}
+		before = fmt.Sprint("&before=", *page.Next)
+	}
+}
+
+// Whatever was answered is found: at once, after a kill in the middle of
+// indexing, with an index that was deleted, and with one that was made anew.
+func TestSearchAcrossKills(t *testing.T) {
+	s := startServer(t, "serve", "HANMADI_BROADCAST_QUEUE_FOR=1h", "HANMADI_BROADCAST_END_AFTER=1h")
+	rooms := []string{"7", "8"}
+	crowd := s.talk(rooms...)
+	want := func(when string) {
+		t.Helper()
+		heard := crowd.heard()
+		got := map[string]bool{}
+		for _, room := range rooms {
+			maps.Copy(got, s.found(room, "줄 방"+room))
+		}
+		missing := 0
+		for id := range heard {
+			if !got[id] {
+				missing++
+			}
+		}
+		if missing > 0 || len(heard) == 0 {
+			t.Errorf("%s: %d of %d lines are not found", when, missing, len(heard))
+		}
+	}
+	for round := range 3 {
+		said := len(crowd.heard())
+		eventually(t, "100 more lines are said", func() bool { return len(crowd.heard()) >= said+100 })
+		want("under load")
+		s.kill()
+		s.start()
+		want(fmt.Sprintf("after kill %d", round+1))
+	}
+	crowd.stop()
+	s.stop()
+	index := chatlog.IndexPath(s.logPath())
+	if err := os.Remove(index); err != nil {
+		t.Fatal(err)
+	}
+	s.start()
+	want("with an index that was deleted")
+	s.stop()
+	if out := s.ran("log", "reindex"); !strings.Contains(out, index) {
+		t.Errorf("reindex: got %q", out)
+	}
+	s.start()
+	want("with an index that was made anew")
+	if p := s.runCommand("log", "reindex"); p.wait() != exitFailed || !strings.Contains(p.err.String(), "another process") {
+		t.Errorf("reindex under a server: exit code %d, stderr %q", p.wait(), p.err.String())
+	}
+	s.stop()
+	s.env = append(s.env, "HANMADI_LOG_SEARCH=false")
+	s.start()
+	var refused struct{ Code string }
+	if status := request(t, http.MethodGet, s.url("/v1/rooms/7/events?q=a"), "", "", &refused); status != http.StatusNotFound || refused.Code != "search.off" {
+		t.Errorf("switched off: got %d %s, want 404 search.off", status, refused.Code)
 	}
 }

@@ -46,6 +46,7 @@ const (
 	RateRequests         Code = "rate.requests"
 	ReplyNotFound        Code = "reply.not_found"
 	RoomInvalid          Code = "room.invalid"
+	SearchOff            Code = "search.off"
 	TokenExpired         Code = "token.expired"
 	TokenInvalid         Code = "token.invalid"
 	TokenMismatch        Code = "token.mismatch"

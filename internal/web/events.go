@@ -83,6 +83,9 @@ type page struct {
 }
 
 func (s *Server) events(w http.ResponseWriter, r *http.Request) error {
+	if r.URL.Query().Has("q") {
+		return s.search(w, r)
+	}
 	c, err := parseCursor(r.URL.Query())
 	if err != nil {
 		return err
