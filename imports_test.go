@@ -29,20 +29,22 @@ var rooms = map[string]room{
 	"internal/seal":      {},
 	"internal/token":     {ours: []string{"internal/chat", "internal/text", "internal/wire"}, theirs: []string{"github.com/golang-jwt/jwt/v5", "github.com/go-jose/go-jose/v4", cache}},
 	"internal/moderate":  {ours: []string{"internal/chat"}},
-	"internal/chatlog":   {ours: []string{"internal/chat"}, theirs: []string{"modernc.org/sqlite", "github.com/gofrs/flock", "github.com/oklog/ulid/v2", metrics}},
+	"internal/chatlog":   {ours: []string{"internal/chat", "internal/text"}, theirs: []string{"modernc.org/sqlite", "github.com/gofrs/flock", "github.com/oklog/ulid/v2", metrics}},
 	"internal/directory": {ours: []string{"internal/chat"}, theirs: []string{cache, metrics, "github.com/sony/gobreaker/v2"}},
+	"internal/export":    {ours: []string{"internal/chat"}},
 	"internal/hook":      {theirs: []string{metrics}},
+	"internal/progress":  {theirs: []string{"github.com/schollz/progressbar/v3", "golang.org/x/term"}},
 	"internal/live":      {ours: []string{"internal/chat", "internal/seal", "internal/socket", "internal/wire"}, theirs: []string{metrics}},
 	"internal/web": {ours: []string{"internal/chat", "internal/live", "internal/moderate", "internal/seal", "internal/socket", "internal/text", "internal/token", "internal/wire"},
 		theirs: []string{"golang.org/x/text", metrics}},
-	"cmd/hanmadi": {ours: []string{"internal/chat", "internal/chatlog", "internal/directory", "internal/hook", "internal/live", "internal/moderate", "internal/seal", "internal/socket", "internal/token", "internal/web", "internal/wire"},
+	"cmd/hanmadi": {ours: []string{"internal/chat", "internal/chatlog", "internal/directory", "internal/export", "internal/hook", "internal/live", "internal/moderate", "internal/progress", "internal/seal", "internal/socket", "internal/token", "internal/web", "internal/wire"},
 		theirs: []string{cli, "go.yaml.in/yaml/v3", metrics}},
 
 	// The benchmark of the whole program. Nothing imports it.
 	"cmd/hanmadi-bench": {ours: []string{"internal/socket", "internal/token", "internal/wire"}, theirs: []string{cli}},
 
 	// For tests only; nothing that is built into the program imports it.
-	"internal/chatlog/logtest": {ours: []string{"internal/chat"}},
+	"internal/chatlog/logtest": {ours: []string{"internal/chat", "internal/text"}},
 }
 
 // The few libraries that several rooms may import.

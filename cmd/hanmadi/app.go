@@ -48,6 +48,7 @@ type app struct {
 	logger   *slog.Logger
 	metrics  *prometheus.Registry
 	log      *chatlog.SQLite
+	index    *chatlog.Index // nil: nothing is searched
 	tail     *chatlog.Tail
 	verifier *token.Verifier
 	hub      *live.Hub
@@ -158,11 +159,9 @@ func (a *app) open() (err error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), openTime)
 	defer cancel()
-	logMetrics := chatlog.NewMetrics(a.metrics)
-	if a.log, err = chatlog.OpenSQLite(ctx, path, logMetrics); err != nil {
+	if err := a.openLog(ctx, path); err != nil {
 		return err
 	}
-	a.tail = chatlog.NewTail(a.log, int(a.Log.Tail), logMetrics)
 	if err := a.openOutside(); err != nil {
 		return usageError{err}
 	}
@@ -171,7 +170,7 @@ func (a *app) open() (err error) {
 		return err
 	}
 	a.web = web.New(web.Options{
-		Log: a.tail, Desk: a.desk, Hub: a.hub, Keys: seal.NewKeySet(a.key.Public()),
+		Log: a.tail, Search: a.searcher(), Desk: a.desk, Hub: a.hub, Keys: seal.NewKeySet(a.key.Public()),
 		Verify: a.verifier.Verify, Check: a.log.Check, NewID: chatlog.NewID, Origins: a.Link.Origins, Hosts: a.hosts,
 		Limits: a.limits, Attempts: a.Limits.attempts(),
 		Gateway: a.gateway, Original: a.Original.Serve, Zone: a.zone, CORS: a.CORS.Origins,
@@ -293,7 +292,7 @@ func (a *app) stop() error {
 	if a.server != nil {
 		a.server.Close()
 	}
-	errs = append(errs, a.log.Close())
+	errs = append(errs, a.closeLog())
 	a.verifier.Close()
 	a.logger.Info("stopped")
 	return errors.Join(errs...)

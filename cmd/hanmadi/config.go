@@ -39,8 +39,20 @@ type Config struct {
 
 // LogConfig is where lines are kept.
 type LogConfig struct {
-	URL  string `default:"sqlite:./data/hanmadi.db" help:"The log: sqlite: and a file."`
-	Tail int64  `default:"67108864" help:"Memory for the newest rows of all rooms, in bytes."`
+	LogFile
+	LogSpace
+	Tail   int64 `default:"67108864" help:"Memory for the newest rows of all rooms, in bytes."`
+	Search bool  `default:"true" negatable:"" help:"Index lines, so that they can be searched."`
+}
+
+// LogFile is which log.
+type LogFile struct {
+	URL string `default:"sqlite:./data/hanmadi.db" help:"The log: sqlite: and a file."`
+}
+
+// LogSpace is what the log leaves of its disk.
+type LogSpace struct {
+	MinFree int64 `default:"268435456" help:"Bytes that stay free on the log's disk: below, lines are refused until there is space again; 0: not watched."`
 }
 
 // TokenConfig is how tokens are verified.
@@ -223,8 +235,10 @@ func (c *Config) check() error {
 	if c.Limits.Connections < 0 {
 		wrong("limits.connections_per_address", "must not be negative")
 	}
-	if c.Drain.Over < 0 {
-		wrong("drain.over", "must not be negative")
+	for key, n := range map[string]int64{"drain.over": int64(c.Drain.Over), "log.min_free": c.Log.MinFree} {
+		if n < 0 {
+			wrong(key, "must not be negative")
+		}
 	}
 	if c.Broadcast.EndAfter < c.Broadcast.QueueFor {
 		wrong("broadcast.end_after", "must not be shorter than broadcast.queue_for")

@@ -101,6 +101,7 @@ func TestConfigCheck(t *testing.T) {
 		"link.unstarted_per_address":     func(c *Config) { c.Link.Unstarted = 0 },
 		"drain.over":                     func(c *Config) { c.Drain.Over = -1 },
 		"link.origins: \"x\" ":           func(c *Config) { c.Link.Origins = []string{"x"} },
+		"log.min_free":                   func(c *Config) { c.Log.MinFree = -1 },
 	} {
 		c := good
 		change(&c)

@@ -49,6 +49,7 @@ const (
 	RateUser             Code = "rate.user"
 	ReplyNotFound        Code = "reply.not_found"
 	RoomInvalid          Code = "room.invalid"
+	SearchOff            Code = "search.off"
 	TokenExpired         Code = "token.expired"
 	TokenInvalid         Code = "token.invalid"
 	TokenMismatch        Code = "token.mismatch"

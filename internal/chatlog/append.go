@@ -82,6 +82,9 @@ func prepareAll(ctx context.Context, p preparer, queries map[**sql.Stmt]string) 
 // Append implements [chat.Log]. When ctx ends while the rows still wait they
 // are taken back; once their commit has begun the outcome is unknown.
 func (s *SQLite) Append(ctx context.Context, room string, after int64, rows []chat.Row) ([]chat.Row, error) {
+	if s.short.Load() {
+		return nil, fmt.Errorf("%w: %w", chat.ErrLogUnavailable, errNoSpace)
+	}
 	return s.submit(ctx, &appending{room: room, after: after, rows: slices.Clone(rows)})
 }
 
@@ -124,6 +127,7 @@ func (s *SQLite) writeLoop() {
 	defer close(s.done)
 	for range s.wake {
 		for last := 0; ; {
+			s.fold()
 			group, closed := s.takeGroup(last)
 			if len(group) == 0 {
 				if closed {

@@ -16,6 +16,8 @@ type Metrics struct {
 	errors *prometheus.CounterVec
 	tail   *prometheus.CounterVec
 	held   prometheus.Gauge
+	wal    prometheus.Gauge
+	free   prometheus.Gauge
 }
 
 // NewMetrics registers the log's metrics.
@@ -33,6 +35,10 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "hanmadi_log_tail_reads_total", Help: "Reads of the newest rows, answered from memory (hit) or by the store (miss)."}, []string{"result"}),
 		held: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "hanmadi_log_tail_bytes", Help: "Bytes of rows held in memory, estimated."}),
+		wal: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "hanmadi_log_wal_bytes", Help: "Size of the write-ahead log that is not folded into the file yet, looked at every second."}),
+		free: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "hanmadi_log_disk_free_bytes", Help: "Free space on the log's disk, looked at every second. Appends stop below log.min_free."}),
 	}
 	for _, outcome := range []string{"unavailable", "unknown"} {
 		m.errors.WithLabelValues(outcome)
@@ -40,7 +46,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	for _, result := range []string{"hit", "miss"} {
 		m.tail.WithLabelValues(result)
 	}
-	reg.MustRegister(m.group, m.commit, m.errors, m.tail, m.held)
+	reg.MustRegister(m.group, m.commit, m.errors, m.tail, m.held, m.wal, m.free)
 	return m
 }
 
@@ -65,4 +71,32 @@ func (m *Metrics) failed(err error) {
 		outcome = "unknown"
 	}
 	m.errors.WithLabelValues(outcome).Inc()
+}
+
+// IndexMetrics are what the search index tells of itself.
+type IndexMetrics struct {
+	behind  prometheus.Gauge
+	indexed prometheus.Counter
+	errors  prometheus.Counter
+}
+
+// NewIndexMetrics registers the index's metrics.
+func NewIndexMetrics(reg prometheus.Registerer) *IndexMetrics {
+	m := &IndexMetrics{
+		behind: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "hanmadi_search_rows_behind", Help: "Rows of the log that the search index has not taken in yet. They are found all the same, but slowly."}),
+		indexed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "hanmadi_search_indexed_rows_total", Help: "Rows that the search index has taken in."}),
+		errors: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "hanmadi_search_errors_total", Help: "Times that writing the search index failed; it tries again."}),
+	}
+	reg.MustRegister(m.behind, m.indexed, m.errors)
+	return m
+}
+
+func (m *IndexMetrics) orNew() *IndexMetrics {
+	if m == nil {
+		return NewIndexMetrics(prometheus.NewRegistry())
+	}
+	return m
 }

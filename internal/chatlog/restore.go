@@ -83,7 +83,7 @@ func copyChecked(ctx context.Context, from, to string) error {
 
 // rename gives the copy a new id and counts what it holds.
 func rename(ctx context.Context, path string, r *Restored) (err error) {
-	s := &SQLite{path: path}
+	s := &SQLite{Reader: Reader{path: path}}
 	if err := s.openWriter(ctx); err != nil {
 		return errors.Join(err, s.release())
 	}

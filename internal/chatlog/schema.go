@@ -3,6 +3,7 @@ package chatlog
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 )
 
@@ -46,6 +47,24 @@ var migrations = []string{
 	CREATE UNIQUE INDEX chat_log_id   ON chat_log (id);
 	CREATE UNIQUE INDEX chat_log_idem ON chat_log (presenter_idx, idem) WHERE idem IS NOT NULL;
 	CREATE INDEX        chat_log_mark ON chat_log (presenter_idx, seq) WHERE kind <> 'message';`,
+}
+
+// checkSchema says whether a file that cannot be migrated here can be read.
+func checkSchema(ctx context.Context, db *sql.DB) error {
+	var app, version int
+	if err := db.QueryRowContext(ctx, `SELECT (SELECT application_id FROM pragma_application_id),
+		(SELECT user_version FROM pragma_user_version)`).Scan(&app, &version); err != nil {
+		return err
+	}
+	switch {
+	case app != applicationID:
+		return errors.New("not a log of hanmadi")
+	case version > len(migrations):
+		return fmt.Errorf("schema version %d; this program knows %d: use a newer hanmadi", version, len(migrations))
+	case version < len(migrations):
+		return fmt.Errorf("schema version %d; this program reads %d: run its server on the log once", version, len(migrations))
+	}
+	return nil
 }
 
 // migrate brings the file to the newest version, each step in a transaction of

@@ -31,24 +31,30 @@ func NewID() string { return ulid.Make().String() }
 // arrives waits for the next, so throughput grows with load and a lone line
 // waits for nobody.
 type SQLite struct {
+	Reader // set once
+
 	// Set once.
-	id      string
-	path    string
 	lock    *flock.Flock
 	metrics *Metrics
 	writer  *sql.Conn
 	writeDB *sql.DB
-	readDB  *sql.DB
 	write   writeStmts
-	read    readStmts
 	done    chan struct{} // closed when the writing goroutine has ended
+
+	// Set once: how the disk is looked at, and the end of that.
+	diskFree         func(path string) (int64, error)
+	unwatch, watched chan struct{}
 
 	mu      sync.Mutex
 	waiting []*appending  // guarded by mu
 	closed  bool          // guarded by mu
 	wake    chan struct{} // capacity 1, never closed
 
-	heads map[string]head // owned by the writing goroutine
+	heads  map[string]head // owned by the writing goroutine
+	folded time.Time       // owned by the writing goroutine: when folding the WAL last failed
+
+	keepFree       atomic.Int64 // see KeepFree
+	short, foldDue atomic.Bool
 
 	failing atomic.Pointer[error] // what the last write came to, nil when it was well
 }
@@ -64,16 +70,26 @@ const (
 	writerPragmas = "_pragma=busy_timeout(5000)&_pragma=journal_mode(wal)&_pragma=synchronous(full)&_pragma=foreign_keys(on)&_pragma=trusted_schema(off)&_pragma=journal_size_limit(67108864)"
 	readerPragmas = "mode=ro&_pragma=busy_timeout(5000)&_pragma=query_only(on)&_pragma=trusted_schema(off)"
 	readers       = 4
+	busyWait      = 5 * time.Second // as in the pragmas
 )
+
+func pragmaBusy(d time.Duration) string {
+	return fmt.Sprintf("PRAGMA busy_timeout = %d", d.Milliseconds())
+}
 
 // OpenSQLite opens the log at path for writing, making the file and its folder
 // when they are missing. It takes the lock path+".lock" for as long as it is
 // open; ErrInUse when another process holds it. Metrics may be nil.
-func OpenSQLite(ctx context.Context, path string, metrics *Metrics) (_ *SQLite, err error) {
+func OpenSQLite(ctx context.Context, path string, metrics *Metrics) (*SQLite, error) {
+	return openSQLite(ctx, path, metrics, diskFree)
+}
+
+func openSQLite(ctx context.Context, path string, metrics *Metrics, free func(path string) (int64, error)) (_ *SQLite, err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
 	}
-	s := &SQLite{path: path, metrics: metrics.orNew(), wake: make(chan struct{}, 1), done: make(chan struct{}), heads: map[string]head{}}
+	s := &SQLite{Reader: Reader{path: path}, metrics: metrics.orNew(), wake: make(chan struct{}, 1), done: make(chan struct{}), heads: map[string]head{},
+		diskFree: free, unwatch: make(chan struct{}), watched: make(chan struct{})}
 	if s.lock, err = lockFile(path); err != nil {
 		return nil, err
 	}
@@ -89,15 +105,14 @@ func OpenSQLite(ctx context.Context, path string, metrics *Metrics) (_ *SQLite, 
 	if err := s.openWriter(ctx); err != nil {
 		return nil, err
 	}
-	if s.readDB, err = sql.Open("sqlite", dsn(path, readerPragmas)); err != nil {
+	if err := s.connect(readers); err != nil {
 		return nil, err
 	}
-	s.readDB.SetMaxOpenConns(readers)
-	s.readDB.SetMaxIdleConns(readers)
-	if err := s.read.prepare(ctx, s.readDB); err != nil {
+	if err := s.read.prepare(ctx, s.db); err != nil {
 		return nil, err
 	}
 	go s.writeLoop()
+	go s.watch()
 	return s, nil
 }
 
@@ -165,9 +180,6 @@ func checkDurable(ctx context.Context, conn *sql.Conn) error {
 	return nil
 }
 
-// ID implements [chat.Log].
-func (s *SQLite) ID() string { return s.id }
-
 // Close writes what waits, folds the WAL into the file and gives up the lock.
 func (s *SQLite) Close() error {
 	s.mu.Lock()
@@ -177,16 +189,15 @@ func (s *SQLite) Close() error {
 	if already {
 		return nil
 	}
+	close(s.unwatch)
+	<-s.watched
 	s.nudge()
 	<-s.done
 	return s.release()
 }
 
 func (s *SQLite) release() error {
-	var errs []error
-	if s.readDB != nil {
-		errs = append(errs, s.readDB.Close()) // readers first, so that the last connection can fold the WAL
-	}
+	errs := []error{s.Reader.Close()} // readers first, so that the last connection can fold the WAL
 	if s.writer != nil {
 		// So that the file alone is the log while nobody has it open.
 		_, err := s.writer.ExecContext(context.Background(), "PRAGMA wal_checkpoint(TRUNCATE)")
@@ -205,6 +216,9 @@ func (s *SQLite) release() error {
 // one, so that a disk that has room again is noticed without a line being lost
 // to find out.
 func (s *SQLite) Check(ctx context.Context) error {
+	if s.short.Load() {
+		return errNoSpace
+	}
 	if s.failing.Load() == nil {
 		return nil
 	}

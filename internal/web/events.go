@@ -92,6 +92,9 @@ const (
 
 func (s *Server) events(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Add("Vary", "Accept")
+	if r.URL.Query().Has("q") {
+		return s.search(w, r)
+	}
 	c, err := parseCursor(r.URL.Query())
 	if err != nil {
 		return err

@@ -19,6 +19,7 @@ import (
 // Options are set once.
 type Options struct {
 	Log      chat.Log
+	Search   chat.Searcher // nil: search is switched off
 	Desk     *chat.Desk
 	Hub      *live.Hub
 	Keys     seal.KeySet

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/hanmadi/hanmadi/internal/chat"
+	"github.com/hanmadi/hanmadi/internal/text"
 )
 
 // Memory is the contract written down as plainly as possible: a log that keeps
@@ -35,7 +36,10 @@ func (m *Memory) FailWith(f Failure) {
 	m.fail = f
 }
 
-var _ chat.Log = (*Memory)(nil)
+var (
+	_ chat.Log      = (*Memory)(nil)
+	_ chat.Searcher = (*Memory)(nil)
+)
 
 // NewMemory makes an empty log.
 func NewMemory(id string) *Memory {
@@ -67,12 +71,14 @@ func (m *Memory) Append(ctx context.Context, room string, after int64, rows []ch
 	stored := slices.Clone(rows)
 	for i := range stored {
 		row := &stored[i]
-		for _, other := range slices.Concat(have, stored[:i]) {
-			if other.Idem == row.Idem {
-				return nil, &chat.DuplicateError{Row: other}
+		for _, earlier := range [][]chat.Row{have, stored[:i]} {
+			for j := range earlier {
+				if earlier[j].Idem == row.Idem {
+					return nil, &chat.DuplicateError{Row: earlier[j]}
+				}
 			}
-			if other.At.After(row.At) {
-				row.At = other.At
+			if n := len(earlier); n > 0 && earlier[n-1].At.After(row.At) {
+				row.At = earlier[n-1].At
 			}
 		}
 		row.Room, row.Seq = room, after+1+int64(i)
@@ -151,4 +157,23 @@ func (m *Memory) Live(context.Context) ([]string, error) {
 		}
 		return !st.Live()
 	}), nil
+}
+
+// Search implements [chat.Searcher], by looking at every row.
+func (m *Memory) Search(_ context.Context, room string, words []string, before int64, limit int) (found []chat.Row, next int64, err error) {
+	rows, _ := m.Before(context.Background(), room, before, len(m.all(room)))
+	for _, row := range slices.Backward(rows) {
+		if row.Kind != chat.KindMessage || !text.ContainsAll(text.Fold(row.Text), words) {
+			continue
+		}
+		if found = append(found, row); len(found) == limit {
+			next = row.Seq
+			break
+		}
+	}
+	slices.Reverse(found)
+	if next == 1 {
+		next = 0
+	}
+	return found, next, nil
 }
