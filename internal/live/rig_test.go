@@ -124,6 +124,9 @@ func (r *rig) start(s setup, key seal.Key) *node {
 // there is one, and a cursor beside it.
 func (n *node) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	a := Arrival{Lang: chat.English}
+	if req.URL.Path == "/chatting" {
+		a.Original = time.UTC
+	}
 	if raw := req.Header.Get("Token"); raw != "" {
 		user, err := verify(raw)
 		if a.User = &user; err != nil {

@@ -236,7 +236,7 @@ func (s *Session) hasEnded() bool {
 // goodbye is the writer's last work.
 func (s *Session) end(why *ending) {
 	s.mu.Lock()
-	first, room := s.ended == nil, s.room
+	first, room, cursor, started := s.ended == nil, s.room, s.cursor, s.started
 	if first {
 		s.ended = why
 		if why.code == 0 {
@@ -248,6 +248,9 @@ func (s *Session) end(why *ending) {
 		}
 	}
 	s.mu.Unlock()
+	if first && started {
+		s.speaks.moved(s.hub, room, cursor)
+	}
 	if first {
 		s.hub.leave(s, room)
 		s.hub.opts.Metrics.closed(why.label)

@@ -111,13 +111,23 @@ func decodeOriginal(data []byte) (originalBody, error) {
 	return b, refuseText(err)
 }
 
-// originalUser is who the gateway, a header or the body says, in that order.
+// originalUser is who the gateway, a header and the body say; where several of
+// them speak, they must agree.
 func (s *Server) originalUser(r *http.Request, inBody string) (chat.User, error) {
 	user, err := s.user(r)
-	if inBody == "" || !isCode(err, chat.TokenMissing) {
+	switch {
+	case inBody == "":
+		return user, err
+	case isCode(err, chat.TokenMissing):
+		return s.Verify(inBody)
+	case err != nil:
 		return user, err
 	}
-	return s.Verify(inBody)
+	other, err := s.Verify(inBody)
+	if err == nil && other.ID != user.ID {
+		err = chat.Refuse(chat.TokenMismatch)
+	}
+	return user, err
 }
 
 // originalRoom is the room a line is for: the presenter's, the one where the
