@@ -32,8 +32,8 @@ check: ## The long runs: linter, planted bugs, 25 rounds of kill -9, a minute of
 bench: ## Benchmarks of the parts.
 	$(GO) test -run '^$$' -bench . -benchmem ./internal/...
 
-tools: ## What tests need from the system: strace, which watches the disk.
-	@command -v strace >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends strace; }
+tools: ## What tests need from the system: strace watches the disk; nginx, Caddy and Chromium are what a platform has.
+	@.ci/tools
 
 format:
 	@files=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$files" || { echo "not formatted: $$files"; exit 1; }

@@ -37,6 +37,10 @@ var rooms = map[string]room{
 	"cmd/hanmadi": {ours: []string{"internal/chat", "internal/chatlog", "internal/directory", "internal/hook", "internal/live", "internal/seal", "internal/socket", "internal/token", "internal/web", "internal/wire"},
 		theirs: []string{"github.com/alecthomas/kong", "go.yaml.in/yaml/v3", metrics}},
 
+	// What other services do with ours: the standard library alone, so that it
+	// can be copied.
+	"examples/signalling-hook": {},
+
 	// For tests only; nothing that is built into the program imports it.
 	"internal/chatlog/logtest": {ours: []string{"internal/chat"}},
 }
