@@ -19,7 +19,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -348,14 +347,6 @@ func (g *gateway) start() {
 	g.t.Helper()
 	g.process = startProcess(g.t, g.dir, g.env, g.command[0], g.command[1:]...)
 	awaitListening(g.t, g.process, g.address)
-}
-
-// restart stops it as a service manager does, and starts it again.
-func (g *gateway) restart() {
-	g.t.Helper()
-	g.signal(syscall.SIGTERM)
-	g.wait()
-	g.start()
 }
 
 func (g *gateway) url(path string) string { return "http://" + g.address + path }
