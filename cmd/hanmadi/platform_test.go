@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"math/big"
 	"net"
 	"net/http"
@@ -196,8 +197,13 @@ func (i *issuer) rotate(t *testing.T, algorithm string) {
 
 func b64(data []byte) string { return base64.RawURLEncoding.EncodeToString(data) }
 
-// token makes a token by hand, with none of our code.
 func (i *issuer) token(t *testing.T, user, nickname string) string {
+	t.Helper()
+	return i.tokenOf(t, map[string]any{"userIdx": user, "nickname": nickname})
+}
+
+// tokenOf makes a token by hand, with none of our code.
+func (i *issuer) tokenOf(t *testing.T, members map[string]any) string {
 	t.Helper()
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -209,7 +215,9 @@ func (i *issuer) token(t *testing.T, user, nickname string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	claims, err := json.Marshal(map[string]any{"userIdx": user, "nickname": nickname, "exp": time.Now().Add(time.Hour).Unix()})
+	members = maps.Clone(members)
+	members["exp"] = time.Now().Add(time.Hour).Unix()
+	claims, err := json.Marshal(members)
 	if err != nil {
 		t.Fatal(err)
 	}
