@@ -262,6 +262,7 @@ type roomServer struct {
 	service
 	mu    sync.Mutex
 	alive map[string]int // guarded by mu: roomIdx of the presenters who are live
+	mute  string         // guarded by mu: about whom nothing can be learned
 }
 
 func newRoomServer(t *testing.T) *roomServer {
@@ -277,6 +278,9 @@ func newRoomServer(t *testing.T) *roomServer {
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		if question.PresenterIdx == s.mute {
+			panic(http.ErrAbortHandler)
+		}
 		broadcast, alive := s.alive[question.PresenterIdx]
 		if !alive {
 			fmt.Fprint(w, `{"data":{"alive":false}}`)
@@ -285,6 +289,13 @@ func newRoomServer(t *testing.T) *roomServer {
 		fmt.Fprintf(w, `{"data":{"alive":true,"roomIdx":%d}}`, broadcast)
 	})
 	return s
+}
+
+// muteOn fails for one presenter alone.
+func (s *roomServer) muteOn(presenter string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mute = presenter
 }
 
 // live says that a presenter broadcasts, or with 0 that it does not.

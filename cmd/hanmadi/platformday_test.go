@@ -23,6 +23,7 @@ type day struct {
 	old     *presenterApp
 	own     *presenterApp
 	next    atomic.Int64 // number of the next line
+	lastYes time.Time    // when the room server last said that 9, who has no link, is live
 }
 
 // The sentences of the original platform that the day meets.
@@ -49,6 +50,7 @@ func TestPlatformDay(t *testing.T) {
 	d.signallingFails()
 	d.issuerFails()
 	d.nginxRestarts()
+	d.lastAnswerIsOld()
 	d.hanmadiIsKilled()
 	d.oldAppTakesOver()
 	d.end()
@@ -195,6 +197,12 @@ func (d *day) oldAppOnAir() {
 // never heard of is not known to be.
 func (d *day) roomServerFails() {
 	d.t.Helper()
+	d.roomServer.live("9", 883)
+	d.lastYes = time.Now()
+	if got := d.sayTo9(); got.status != http.StatusCreated {
+		d.t.Errorf("to a presenter who is live and has no link: got %d %s, want 201", got.status, got.body)
+	}
+	d.roomServer.muteOn("9")
 	const errors = `hanmadi_directory_request_seconds_count{outcome="error"}`
 	fail := func(how string) {
 		before := d.metric(errors)
@@ -212,12 +220,34 @@ func (d *day) roomServerFails() {
 	}
 	d.roomServer.down()
 	fail("down")
+	got := d.sayTo9()
+	if within30 := time.Since(d.lastYes) < 30*time.Second; got.status != http.StatusCreated && within30 {
+		d.t.Errorf("by the room server's last answer: got %d %s, want 201", got.status, got.body)
+	}
 	d.roomServer.isWell()
 	d.roomServer.up()
 	const ok = `hanmadi_directory_request_seconds_count{outcome="ok"}`
 	before := d.metric(ok)
 	d.talk("the room server is back", func() bool { return d.metric(ok) > before })
 	d.allSeen("after the room server's failures", d.old, 0)
+}
+
+// sayTo9 says a line to a presenter who is live and has no link.
+func (d *day) sayTo9() answer {
+	d.t.Helper()
+	return d.post(d.gateway.url("/v1/rooms/9/messages"), `{"text":"is anybody there?"}`, "Cookie", "session=43")
+}
+
+// lastAnswerIsOld: nothing was heard of 9 since the room server failed for it,
+// and half a minute later nothing is known any more.
+func (d *day) lastAnswerIsOld() {
+	d.t.Helper()
+	if !within(30*time.Second+patience, func() bool { return d.sayTo9().refusal.Code == "directory.unavailable" }) {
+		d.t.Errorf("%s after the room server's last answer: got %s, want 503 directory.unavailable", time.Since(d.lastYes), d.sayTo9().body)
+	}
+	if since := time.Since(d.lastYes); since < 30*time.Second {
+		d.t.Errorf("the room server's last answer held for %s, want 30 s", since)
+	}
 }
 
 // newAppTakesOver: the app of ours gets everything since the broadcast began.
