@@ -33,10 +33,8 @@ bench: ## The whole program beside a bare net/http server, about 6 minutes; then
 	$(GO) run ./cmd/hanmadi-bench
 	$(GO) test -run '^$$' -bench . -benchmem ./internal/...
 
-tools: ## What tests need from the system: strace, which watches the disk; systemd-analyze, which judges the unit.
-	@for t in strace:strace systemd-analyze:systemd; do \
-		command -v $${t%:*} >/dev/null || missing="$$missing $${t#*:}"; \
-	done; test -z "$$missing" || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing; }
+tools: ## What tests need from the system: strace watches the disk, systemd-analyze judges the unit; nginx, Caddy and Chromium are what a platform has.
+	@.ci/tools
 
 format:
 	@files=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$files" || { echo "not formatted: $$files"; exit 1; }

@@ -43,6 +43,10 @@ var rooms = map[string]room{
 	// The benchmark of the whole program. Nothing imports it.
 	"cmd/hanmadi-bench": {ours: []string{"internal/socket", "internal/token", "internal/wire"}, theirs: []string{cli}},
 
+	// What other services do with ours: the standard library alone, so that it
+	// can be copied.
+	"examples/signalling-hook": {},
+
 	// For tests only; nothing that is built into the program imports it.
 	"internal/chatlog/logtest": {ours: []string{"internal/chat", "internal/text"}},
 }

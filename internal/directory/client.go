@@ -67,7 +67,7 @@ func NewClient(o ClientOptions) (*Client, error) {
 		o.BreakAfter = 5
 	}
 	if o.HTTP == nil {
-		o.HTTP = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16, IdleConnTimeout: time.Minute}}
+		o.HTTP = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16, IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: maxAnswer}}
 	}
 	asked := *o.HTTP
 	asked.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }

@@ -33,9 +33,18 @@ import (
 // webhook-signature.
 type Signer func(message []byte) string
 
+// secretPrefix marks a secret as Standard Webhooks writes it: the rest is Base64.
+const secretPrefix = "whsec_"
+
 // HMAC signs with a shared secret: "v1," and HMAC-SHA256 in Base64. The secret
-// is at least 32 bytes.
+// is at least 32 bytes, as they are or, after "whsec_", in Base64.
 func HMAC(secret []byte) (Signer, error) {
+	if encoded, ok := bytes.CutPrefix(secret, []byte(secretPrefix)); ok {
+		var err error
+		if secret, err = base64.StdEncoding.DecodeString(string(encoded)); err != nil {
+			return nil, fmt.Errorf("the secret begins with %s, but what follows is not Base64", secretPrefix)
+		}
+	}
 	if len(secret) < 32 {
 		return nil, fmt.Errorf("the secret has %d bytes; it needs at least 32", len(secret))
 	}
@@ -90,6 +99,7 @@ type Sender struct {
 
 	mu     sync.Mutex
 	sent   map[string]time.Time // guarded by mu: when each key was last sent
+	pruned time.Time            // guarded by mu: when old keys were last dropped
 	flight int                  // guarded by mu
 	closed bool                 // guarded by mu
 }
@@ -111,12 +121,14 @@ func New(o Options) (*Sender, error) {
 	if o.Flight == 0 {
 		o.Flight = 64
 	}
-	client := http.Client{}
-	if o.HTTP != nil {
-		client = *o.HTTP
+	if o.HTTP == nil {
+		// Of its own, so that Close ends its connections and nobody else's.
+		o.HTTP = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8, IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: 64 << 10}}
 	}
+	client := *o.HTTP
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	o.HTTP = &client
+	o.Metrics.name(o.Name)
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Sender{opts: o, ctx: ctx, cancel: cancel, sent: map[string]time.Time{}}, nil
 }
@@ -155,7 +167,13 @@ func (s *Sender) Send(key string, body []byte) {
 	})
 }
 
+// pruneLocked drops what is of no more use, once in a while: with thousands of
+// rooms waiting, a walk over all of them for each send would add up.
 func (s *Sender) pruneLocked(now time.Time) {
+	if now.Sub(s.pruned) < s.opts.Every {
+		return
+	}
+	s.pruned = now
 	for key, at := range s.sent {
 		if now.Sub(at) >= s.opts.Every {
 			delete(s.sent, key)
@@ -223,6 +241,13 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		Name: "hanmadi_hooks_total", Help: "Hooks sent, by name and outcome: ok, failed (after a second try), dropped."}, []string{"hook", "outcome"})}
 	reg.MustRegister(m.sent)
 	return m
+}
+
+// name makes a hook's outcomes show as zeros before the first of them.
+func (m *Metrics) name(hook string) {
+	for _, outcome := range []string{"ok", "failed", "dropped"} {
+		m.sent.WithLabelValues(hook, outcome)
+	}
 }
 
 func (m *Metrics) done(name, outcome string) { m.sent.WithLabelValues(name, outcome).Inc() }

@@ -292,11 +292,7 @@ func (h *Hub) sweep() []string {
 			delete(h.left, room)
 		}
 	}
-	for room, p := range h.places {
-		if now.Sub(p.at) > rememberOriginal && h.rooms[room] == nil {
-			delete(h.places, room)
-		}
-	}
+	h.agePlacesLocked(now)
 	for user, tat := range h.attempts {
 		if tat.Before(now) {
 			delete(h.attempts, user)

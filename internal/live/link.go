@@ -295,7 +295,10 @@ func (l *link) drop() { l.conn.Drop() }
 // left implements [transport].
 func (l *link) left() {
 	l.mu.Lock()
-	room := l.room
+	room, cursor, started := l.room, l.cursor, l.started
 	l.mu.Unlock()
+	if started {
+		l.speaks.moved(l.hub, room, cursor)
+	}
 	l.hub.leave(l, room)
 }

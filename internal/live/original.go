@@ -3,6 +3,7 @@ package live
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/hanmadi/hanmadi/internal/chat"
@@ -24,7 +25,7 @@ type dialect interface {
 	beat() []byte
 	// hear acts on a frame of the page.
 	hear(l *link, data []byte) *ending
-	// moved hears how far a link has come.
+	// moved hears how far a link has come, at its end at last.
 	moved(h *Hub, room string, to int64)
 	// goodbye is the last message before the close, nil for none.
 	goodbye(why *ending, lang chat.Lang) []byte
@@ -32,7 +33,8 @@ type dialect interface {
 
 // original is the dialect of the platform's first chat server. Its pages know
 // no cursor: a link goes on after the last line that the presenter's previous
-// one was sent, if that is not long ago, and else from now.
+// one was sent, if that one ended not long ago. Else it starts from now, but for
+// the lines that were taken while nobody was linked.
 type original struct{ zone *time.Location }
 
 // rememberOriginal is how long the place of such a link is kept after it.
@@ -41,7 +43,7 @@ const rememberOriginal = 10 * time.Minute
 // place is how far a presenter's links of the original dialect have come.
 type place struct {
 	seq int64
-	at  time.Time
+	at  time.Time // when the last of them was seen open
 }
 
 // The original's frames.
@@ -83,12 +85,49 @@ func (o original) start(data []byte) (wire.Start, *ending) {
 
 func (o original) begin(h *Hub, st chat.State, _ *link, _ wire.Start) (cursor int64, welcome []byte) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	p, known := h.places[st.Room]
+	h.mu.Unlock()
 	if known && time.Since(p.at) < rememberOriginal && p.seq <= st.Seq {
-		return max(p.seq, st.Seq-backlog), nil
+		cursor = max(p.seq, st.Seq-backlog)
+	} else {
+		cursor = h.beforeQueued(st)
 	}
-	return st.Seq, nil
+	o.moved(h, st.Room, cursor) // also a link that is sent nothing has a place
+	return cursor, nil
+}
+
+// beforeQueued is the place before the lines that were taken while nobody was
+// linked: whoever sent them was told that they will be shown.
+func (h *Hub) beforeQueued(st chat.State) int64 {
+	linked, since := h.Linked(st.Room)
+	if linked || !st.Live() {
+		return st.Seq
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), replyTime)
+	defer cancel()
+	rows, err := h.opts.Log.Before(ctx, st.Room, st.Seq+1, backlog)
+	if err != nil {
+		h.opts.Logger.Warn("cannot read what was said before a link", "room", st.Room, "error", err)
+	}
+	cursor, since := st.Seq, since.Truncate(time.Millisecond) // as rows have it
+	for _, row := range slices.Backward(rows) {
+		if row.Seq <= st.Broadcast.Seq || row.At.Before(since) {
+			break
+		}
+		cursor = row.Seq - 1
+	}
+	return cursor
+}
+
+// agePlacesLocked forgets places; one is not older than the link that has it.
+func (h *Hub) agePlacesLocked(now time.Time) {
+	for room, p := range h.places {
+		if l := h.rooms[room]; l != nil && l.speaks != dialect(native{}) {
+			h.places[room] = place{p.seq, now}
+		} else if now.Sub(p.at) > rememberOriginal {
+			delete(h.places, room)
+		}
+	}
 }
 
 func (o original) rows(ctx context.Context, h *Hub, room string, after, _ int64) (frame, [][]byte, error) {
@@ -117,14 +156,30 @@ func (o original) rows(ctx context.Context, h *Hub, room string, after, _ int64)
 // protocol all the same, because its browser does.
 func (o original) beat() []byte { return nil }
 
-// hear takes whatever comes as a sign of life; the original's page has nothing
-// to say after its start.
-func (o original) hear(*link, []byte) *ending { return nil }
+// hear takes whatever comes as a sign of life. The original's page has nothing
+// to say after its start, which it also sends where a header said already who
+// it is; its token must not name somebody else then.
+func (o original) hear(l *link, data []byte) *ending {
+	var f originalStart
+	if wire.Decode(data, &f) != nil || f.ID != "start" || f.Token == "" {
+		return nil
+	}
+	user, err := l.hub.opts.Verify(f.Token)
+	if err == nil && user.ID != l.room {
+		err = chat.Refuse(chat.TokenMismatch)
+	}
+	if err != nil {
+		return endFor(err)
+	}
+	return nil
+}
 
+// moved never goes back: of two links that take turns the older may tell its
+// end last.
 func (o original) moved(h *Hub, room string, to int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.places[room] = place{to, time.Now()}
+	h.places[room] = place{max(to, h.places[room].seq), time.Now()}
 }
 
 func (o original) goodbye(why *ending, _ chat.Lang) []byte {

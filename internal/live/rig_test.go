@@ -131,6 +131,9 @@ func (n *node) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	a := Arrival{Lang: chat.English}
+	if req.URL.Path == "/chatting" {
+		a.Original = time.UTC
+	}
 	if raw := req.Header.Get("Token"); raw != "" {
 		user, err := verify(raw)
 		if a.User = &user; err != nil {

@@ -73,21 +73,22 @@ func (g *Gateway) User(r *http.Request, peer netip.Addr) (user chat.User, found 
 	if err := g.spelling(r.Header); err != nil {
 		return chat.User{}, true, err
 	}
-	ids, nicknames := r.Header.Values(headerUser), r.Header.Values(headerNickname)
-	if len(ids)+len(nicknames)+len(r.Header.Values(headerEmail)) == 0 {
+	ids, nicknames, emails := r.Header.Values(headerUser), r.Header.Values(headerNickname), r.Header.Values(headerEmail)
+	if len(ids)+len(nicknames)+len(emails) == 0 {
 		return chat.User{}, false, nil
 	}
 	if !g.Trusts(peer) || !g.knows(r.Header.Values(g.Header)) {
 		return chat.User{}, true, &chat.Refusal{Code: chat.IdentityUntrusted, Cause: errors.New("identity headers without the gateway's network and secret")}
 	}
-	if len(ids) != 1 || len(nicknames) > 1 || !chat.ValidID(ids[0]) {
-		return chat.User{}, true, invalidIdentity("the user's id is missing, doubled or not an id")
+	if len(ids) != 1 || len(nicknames) > 1 || len(emails) > 1 || !chat.ValidID(ids[0]) {
+		return chat.User{}, true, invalidIdentity("the user's id is missing or not an id, or a header is doubled")
 	}
 	user = chat.User{ID: ids[0], Nickname: ids[0]}
 	if len(nicknames) == 1 {
 		// Java's URLEncoder writes a space as +.
 		decoded, err := url.QueryUnescape(nicknames[0])
-		if err != nil {
+		// Encoders write a comma as %2C; a bare one is where a proxy joined two headers.
+		if err != nil || strings.Contains(nicknames[0], ",") {
 			return chat.User{}, true, invalidIdentity("the nickname is not URL-encoded")
 		}
 		user.Nickname = text.Nickname(decoded, user.ID)

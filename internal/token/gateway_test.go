@@ -43,6 +43,9 @@ func TestGatewayIdentity(t *testing.T) {
 		{"a nickname that is not encoded", inside, append(secret, "X-Forward-Useridx", "42", "X-Forward-Nickname", "%zz"), chat.IdentityInvalid, "", ""},
 		{"an underscore beside the real one", inside, append(secret, "X-Forward-Useridx", "42", "X_forward-Useridx", "7"), chat.IdentityInvalid, "", ""},
 		{"only underscores, from outside", outside, []string{"x_forward_useridx", "7"}, chat.IdentityInvalid, "", ""},
+		{"the e-mail twice", inside, append(secret, "X-Forward-Useridx", "42", "X-Forward-Email", "a@b", "X-Forward-Email", "c@d"), chat.IdentityInvalid, "", ""},
+		{"two nicknames joined by a proxy", inside, append(secret, "X-Forward-Useridx", "42", "X-Forward-Nickname", "a, b"), chat.IdentityInvalid, "", ""},
+		{"a nickname with a comma", inside, append(secret, "X-Forward-Useridx", "42", "X-Forward-Nickname", "a%2C+b"), "", "42", "a, b"},
 		{"the secret with an underscore", inside, []string{"X_gateway_secret", gatewaySecret, "X-Forward-Useridx", "7"}, chat.IdentityInvalid, "", ""},
 	} {
 		r := httptest.NewRequest("POST", "/", nil)

@@ -78,15 +78,16 @@ func (s *Server) checkLive(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	var question struct {
-		PresenterIdx string `json:"presenterIdx"`
+		PresenterIdx id `json:"presenterIdx"`
 	}
 	if err := wire.Decode(data, &question); err != nil {
 		return invalidBody(wire.Reason(err))
 	}
-	if !chat.ValidID(question.PresenterIdx) {
+	room := string(question.PresenterIdx)
+	if !chat.ValidID(room) {
 		return chat.Refuse(chat.RoomInvalid)
 	}
-	st, err := s.Desk.State(r.Context(), question.PresenterIdx)
+	st, err := s.Desk.State(r.Context(), room)
 	if err != nil {
 		return err
 	}

@@ -67,8 +67,7 @@ func (s *Server) originalSay(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// originalSend takes a line and answers 200 with an empty body. Its user is who
-// the gateway, a header or the body says, in that order. A line that
+// originalSend takes a line and answers 200 with an empty body. A line that
 // waits for the presenter's socket is in the log and will be shown, so it is
 // well too: the original's "please send it again" would double it.
 func (s *Server) originalSend(w http.ResponseWriter, r *http.Request, a *attempt) error {
@@ -90,13 +89,11 @@ func (s *Server) originalSend(w http.ResponseWriter, r *http.Request, a *attempt
 	if err != nil {
 		return err
 	}
-	if isCode(unknown, chat.TokenMissing) && body.Token != "" {
-		if user, unknown = s.Verify(body.Token); unknown == nil {
-			unknown = a.by(user)
-		}
+	if user, err = s.agree(user, unknown, body.Token); err != nil {
+		return err
 	}
-	if unknown != nil {
-		return unknown
+	if err := a.by(user); err != nil {
+		return err
 	}
 	room, err := s.originalRoom(r, user, body)
 	if err != nil {
@@ -111,6 +108,22 @@ func (s *Server) originalSend(w http.ResponseWriter, r *http.Request, a *attempt
 	}
 	w.WriteHeader(http.StatusOK)
 	return nil
+}
+
+// agree is who the gateway or a header says, and the token in the body: where
+// several of them speak, they must name the same user.
+func (s *Server) agree(user chat.User, unknown error, inBody string) (chat.User, error) {
+	if inBody == "" || unknown != nil && !isCode(unknown, chat.TokenMissing) {
+		return user, unknown
+	}
+	other, err := s.Verify(inBody)
+	switch {
+	case err != nil || unknown != nil:
+		return other, err
+	case other.ID != user.ID:
+		return user, chat.Refuse(chat.TokenMismatch)
+	}
+	return user, nil
 }
 
 func decodeOriginal(data []byte) (originalBody, error) {

@@ -39,6 +39,9 @@ func TestOriginalSay(t *testing.T) {
 		{"as the app sends it", `{"presenterIdx":7,"userType":"viewer","textMessage":"안녕하세요"}`, auth, 200, ""},
 		{"the id as a string", `{"presenterIdx":"7","userType":"viewer","textMessage":"안녕"}`, auth, 200, ""},
 		{"the token in the body", `{"presenterIdx":7,"textMessage":"안녕","token":"43"}`, nil, 200, ""},
+		{"the same user in the body", `{"presenterIdx":7,"textMessage":"안녕","token":"42"}`, auth, 200, ""},
+		{"another user in the body", `{"presenterIdx":7,"textMessage":"안녕","token":"43"}`, auth, 400, originalForged},
+		{"a bad token in the body", `{"presenterIdx":7,"textMessage":"안녕","token":"expired"}`, auth, 400, originalExpired},
 		{"by the number of the broadcast", `{"roomIdx":881,"textMessage":"안녕"}`, auth, 200, ""},
 		{"another broadcast's number", `{"roomIdx":882,"textMessage":"안녕"}`, auth, 400, originalNotLive},
 		{"the presenter, to themselves", `{"userType":"viewer","textMessage":"안녕"}`, []string{"token", "7"}, 200, ""},
@@ -259,6 +262,11 @@ func TestRoomServersContract(t *testing.T) {
 	if got := ask(`{"presenterIdx":"7"}`); got != `{"data":{"alive":true,"roomIdx":"881"}}` {
 		t.Errorf("live: %s", got)
 	}
+	if got := ask(`{"presenterIdx":7}`); got != `{"data":{"alive":true,"roomIdx":"881"}}` {
+		t.Errorf("the id as a number: %s", got)
+	}
 	resp, body := f.call("POST", "/check", `{"presenterIdx":"a b"}`)
-	f.wantProblem("no id", resp, body, chat.RoomInvalid)
+	f.wantProblem("no id", resp, body, chat.BodyInvalid)
+	resp, body = f.call("POST", "/check", `{"presenterIdx":null}`)
+	f.wantProblem("null", resp, body, chat.RoomInvalid)
 }
