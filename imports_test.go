@@ -31,14 +31,16 @@ var rooms = map[string]room{
 	"internal/chatlog":   {ours: []string{"internal/chat"}, theirs: []string{"modernc.org/sqlite", "github.com/gofrs/flock", "github.com/oklog/ulid/v2", metrics}},
 	"internal/directory": {ours: []string{"internal/chat"}, theirs: []string{cache, metrics, "github.com/sony/gobreaker/v2"}},
 	"internal/hook":      {theirs: []string{metrics}},
+	"internal/spec":      {ours: []string{"internal/chat"}},
 	"internal/live":      {ours: []string{"internal/chat", "internal/seal", "internal/socket", "internal/wire"}, theirs: []string{metrics}},
-	"internal/web": {ours: []string{"internal/chat", "internal/live", "internal/seal", "internal/socket", "internal/text", "internal/token", "internal/wire"},
+	"internal/web": {ours: []string{"internal/chat", "internal/live", "internal/seal", "internal/socket", "internal/spec", "internal/text", "internal/token", "internal/wire"},
 		theirs: []string{"golang.org/x/text", metrics}},
 	"cmd/hanmadi": {ours: []string{"internal/chat", "internal/chatlog", "internal/directory", "internal/hook", "internal/live", "internal/seal", "internal/socket", "internal/token", "internal/web", "internal/wire"},
 		theirs: []string{"github.com/alecthomas/kong", "go.yaml.in/yaml/v3", metrics}},
 
 	// For tests only; nothing that is built into the program imports it.
 	"internal/chatlog/logtest": {ours: []string{"internal/chat"}},
+	"internal/spec/spectest":   {ours: []string{"internal/chat", "internal/spec"}, theirs: []string{"github.com/santhosh-tekuri/jsonschema/v6"}},
 }
 
 // The few libraries that several rooms may import.

@@ -95,6 +95,8 @@ var catalogue = map[Code]Entry{
 	QueryInvalid: {400, RetryNever, "Query is not valid",
 		"주소의 값을 읽을 수 없습니다. ({reason})",
 		"The query cannot be read ({reason})."},
+	// Not "you are sending messages too fast", as rate.user says: whoever opens
+	// too many links, or asks in vain too often, may have sent none.
 	RateRequests: {429, RetryLater, "Too many requests",
 		"요청이 너무 많습니다. {wait} 후 다시 시도해 주세요.",
 		"Too many requests. Please try again in {wait}."},

@@ -75,6 +75,18 @@ func (s *Server) jwks(w http.ResponseWriter, _ *http.Request) error {
 	return nil
 }
 
+// document serves a description of the interface, also to tools on other sites.
+func document(data []byte) handler {
+	return func(w http.ResponseWriter, _ *http.Request) error {
+		h := w.Header()
+		h.Set("Content-Type", "application/json")
+		h.Set("Cache-Control", "public, max-age=300")
+		h.Set("Access-Control-Allow-Origin", "*")
+		_, _ = w.Write(data)
+		return nil
+	}
+}
+
 func (s *Server) livez(w http.ResponseWriter, _ *http.Request) error {
 	return answer(w, http.StatusOK, map[string]string{"status": "alive"})
 }

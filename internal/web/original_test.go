@@ -12,6 +12,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/hanmadi/hanmadi/internal/chat"
+	"github.com/hanmadi/hanmadi/internal/spec/spectest"
 	"github.com/hanmadi/hanmadi/internal/token"
 )
 
@@ -83,17 +84,24 @@ func TestOriginalSentencesWhilePresenterIsAway(t *testing.T) {
 	}
 }
 
+// peer is the other end of a socket.
+type peer struct {
+	*websocket.Conn
+	path string
+}
+
 // read gives the next message of a socket, or how it was closed.
-func read(t *testing.T, conn *websocket.Conn) string {
+func read(t *testing.T, p peer) string {
 	t.Helper()
-	_, data, err := conn.Read(t.Context())
+	_, data, err := p.Read(t.Context())
 	if err != nil {
 		return "closed " + websocket.CloseStatus(err).String()
 	}
+	spectest.Frame(t, p.path, spectest.Server, data)
 	return string(data)
 }
 
-func (f *fixture) dial(path string, header http.Header, first string) *websocket.Conn {
+func (f *fixture) dial(path string, header http.Header, first string) peer {
 	f.Helper()
 	conn, _, err := websocket.Dial(f.Context(), f.http.URL+path, &websocket.DialOptions{HTTPHeader: header})
 	if err != nil {
@@ -105,7 +113,7 @@ func (f *fixture) dial(path string, header http.Header, first string) *websocket
 			f.Fatal(err)
 		}
 	}
-	return conn
+	return peer{conn, path}
 }
 
 // linked waits until a room's link is that of a session other than before.
