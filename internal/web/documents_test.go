@@ -6,10 +6,14 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"net/http/httptest"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
+	"time"
 
+	"github.com/hanmadi/hanmadi/internal/chat"
 	"github.com/hanmadi/hanmadi/internal/spec"
 	"github.com/hanmadi/hanmadi/internal/spec/spectest"
 )
@@ -85,4 +89,39 @@ func TestDocumentsAreServed(t *testing.T) {
 			t.Errorf("%s: %d, %d bytes, want %d", path, resp.StatusCode, len(body), len(want))
 		}
 	}
+}
+
+// What RFC 9457 and the statuses ask for is in the document, and held against
+// every refusal of every test; what no schema can say is here.
+func TestTimesToWaitAreRoundedUp(t *testing.T) {
+	f := newFixture(t, nil)
+	for wait, want := range map[time.Duration][2]string{
+		time.Nanosecond:         {"1", `"retry_after_ms":1,`},
+		time.Second:             {"1", `"retry_after_ms":1000,`},
+		1500 * time.Millisecond: {"2", `"retry_after_ms":1500,`},
+		time.Minute + 1:         {"61", `"retry_after_ms":60001,`},
+	} {
+		w := httptest.NewRecorder()
+		rec := &recorder{ResponseWriter: w, requestID: "R"}
+		f.server.refuse(rec, httptest.NewRequest("GET", "/", nil), &chat.Refusal{Code: chat.Overloaded, RetryAfter: wait})
+		if got := w.Header().Get("Retry-After"); got != want[0] || !strings.Contains(w.Body.String(), want[1]) {
+			t.Errorf("%v: got Retry-After %s and %s, want %s and %s", wait, got, w.Body, want[0], want[1])
+		}
+	}
+}
+
+// A handshake that is none is refused like everything else, not in the words of
+// a library.
+func TestBrokenHandshakes(t *testing.T) {
+	f := newFixture(t, original)
+	good := []string{"Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Version", "13", "Sec-WebSocket-Key", "AAAAAAAAAAAAAAAAAAAAAA=="}
+	for i := 0; i < len(good); i += 2 {
+		bad := append(slices.Clone(good[:i]), good[i+2:]...)
+		for _, path := range []string{"/v1/presenter", "/chatting"} {
+			resp, body := f.call("GET", path, "", bad...)
+			f.wantProblem("without "+good[i], resp, body, chat.UpgradeRequired)
+		}
+	}
+	resp, body := f.call("GET", "/v1/presenter", "", append(slices.Clone(good[:6]), "Sec-WebSocket-Key", "AA==")...)
+	f.wantProblem("a short key", resp, body, chat.UpgradeRequired)
 }

@@ -31,6 +31,7 @@ func (s *Server) openLink(w http.ResponseWriter, r *http.Request, original *time
 	if !socket.Upgradable(r) {
 		w.Header().Set("Upgrade", "websocket")
 		w.Header().Set("Connection", "Upgrade")
+		w.Header().Set("Sec-Websocket-Version", socket.Version)
 		return chat.Refuse(chat.UpgradeRequired)
 	}
 	a := live.Arrival{Lang: languageOf(r), Original: original}
