@@ -110,29 +110,38 @@ func (d *Documents) checkNoRoute(e *exchange) error {
 		checkRefusal(e, []string{string(chat.NotFound), string(chat.MethodNotAllowed), string(chat.HostForeign)}))
 }
 
-// ofHTTP are headers of the protocol itself, which documents do not list;
-// nosniff stands on every answer.
-var ofHTTP = []string{"Content-Type", "Content-Length", "Date", "X-Content-Type-Options"}
+// ofHTTP are headers of the protocol itself, which documents do not list.
+var ofHTTP = []string{"Content-Type", "Content-Length", "Date"}
 
 func checkAnswer(e *exchange, response node) error {
 	if e.status == http.StatusSwitchingProtocols {
 		return nil // the library wrote it to the hijacked connection
 	}
-	var errs []error
-	headers := response.get("headers")
-	for _, name := range headers.keys() {
-		errs = append(errs, checkParameter("header "+name, headers.get(name), e.header.Values(name)))
+	errs := checkHeaders(e.header, response)
+	if e.request.Method != http.MethodHead {
+		errs = append(errs, checkBody("body", response, e.header.Get("Content-Type"), e.body.Bytes()))
 	}
-	for name := range e.header {
-		known := func(other string) bool { return strings.EqualFold(name, other) }
-		if !slices.ContainsFunc(headers.keys(), known) && !slices.ContainsFunc(ofHTTP, known) {
+	return errors.Join(errs...)
+}
+
+// checkHeaders holds an answer's headers against those of the response, and of
+// x-headers, which every response may have.
+func checkHeaders(h http.Header, response node) (errs []error) {
+	documented := map[string]node{}
+	for _, headers := range []node{response.docs.openAPI().get("x-headers"), response.get("headers")} {
+		for _, name := range headers.keys() {
+			documented[http.CanonicalHeaderKey(name)] = headers.get(name)
+		}
+	}
+	for name, p := range documented {
+		errs = append(errs, checkParameter("header "+name, p, h.Values(name)))
+	}
+	for name := range h {
+		if !documented[name].exists() && !slices.Contains(ofHTTP, name) {
 			errs = append(errs, fmt.Errorf("header %s is not documented", name))
 		}
 	}
-	if e.request.Method == http.MethodHead {
-		return errors.Join(errs...)
-	}
-	return errors.Join(append(errs, checkBody("body", response, e.header.Get("Content-Type"), e.body.Bytes()))...)
+	return errs
 }
 
 // checkParameter holds a header or a query's parameter against its schema.

@@ -52,6 +52,7 @@ var lies = []lie{
 	{name: "a time without decimals", want: "does not match", status: 201, body: strings.Replace(sent, ".123Z", "Z", 1)},
 	{name: "an unknown header", want: "header X-Staff is not documented", status: 201, add: "X-Staff: 1", body: sent},
 	{name: "a header that is missing", want: "header X-Request-Id is missing", status: 201, drop: "X-Request-Id", body: sent},
+	{name: "another header of all answers", want: "header X-Content-Type-Options", status: 201, add: "X-Content-Type-Options: sniff", body: sent},
 	{name: "a header with another value", want: "header Cache-Control", status: 201, add: "Cache-Control: public", body: sent},
 
 	{name: "a code of no catalogue", want: "not in the catalogue", status: 400, body: strings.ReplaceAll(refused, "room.invalid", "room.bad")},
@@ -61,7 +62,7 @@ var lies = []lie{
 	{name: "params that are missing", want: "carries the params [length]", status: 422, body: strings.Replace(tooLong, `"max":500,`, "", 1)},
 	{name: "seconds rounded down", want: "rounded up", status: 503, add: "Retry-After: 5", body: gone},
 	{name: "no time to wait", want: "tells a time to wait: false", status: 503, add: "Retry-After: 6", body: strings.Replace(gone, `,"retry_after_ms":5001`, "", 1)},
-	{name: "a challenge that is missing", want: "WWW-Authenticate is missing", status: 401, body: `{"type":"/problems/token.missing","title":"Token is missing","status":401,"detail":"…","code":"token.missing","request_id":"R"}`},
+	{name: "a challenge that is missing", want: "Www-Authenticate is missing", status: 401, body: `{"type":"/problems/token.missing","title":"Token is missing","status":401,"detail":"…","code":"token.missing","request_id":"R"}`},
 
 	{name: "more was taken than is documented", want: "request", status: 201, body: sent, asked: `{"text":1}`},
 }
