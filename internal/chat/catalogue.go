@@ -95,11 +95,9 @@ var catalogue = map[Code]Entry{
 	QueryInvalid: {400, RetryNever, "Query is not valid",
 		"주소의 값을 읽을 수 없습니다. ({reason})",
 		"The query cannot be read ({reason})."},
-	// Not "you are sending messages too fast", as rate.user says: whoever opens
-	// too many links, or asks in vain too often, may have sent none.
 	RateRequests: {429, RetryLater, "Too many requests",
-		"요청이 너무 많습니다. {wait} 후 다시 시도해 주세요.",
-		"Too many requests. Please try again in {wait}."},
+		"메시지를 너무 빨리 보내고 있습니다. {wait} 후 다시 보내 주세요.",
+		"You are sending too fast. Please send it again in {wait}."},
 	ReplyNotFound: {422, RetryNever, "No such line to reply to",
 		"답글을 달 메시지를 찾을 수 없습니다.",
 		"The message you reply to does not exist."},

@@ -64,7 +64,7 @@ type node struct {
 	value any
 }
 
-// OpenAPI is the root of the HTTP document.
+// openAPI is the root of the HTTP document.
 func (d *Documents) openAPI() node { return node{d, openAPI + "#", d.roots[openAPI]} }
 
 func (d *Documents) asyncAPI() node { return node{d, async + "#", d.roots[async]} }

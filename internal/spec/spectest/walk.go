@@ -119,8 +119,7 @@ func (d *Documents) Operations() (all []Operation) {
 	return all
 }
 
-// Codes are those of the schema Code, and Params the members of the schema
-// Params.
+// Codes are those of the schema Code.
 func (d *Documents) Codes() []string {
 	return d.openAPI().get("components", "schemas", "Code", "enum").texts()
 }
