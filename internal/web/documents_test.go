@@ -125,3 +125,51 @@ func TestBrokenHandshakes(t *testing.T) {
 	resp, body := f.call("GET", "/v1/presenter", "", append(slices.Clone(good[:6]), "Sec-WebSocket-Key", "AA==")...)
 	f.wantProblem("a short key", resp, body, chat.UpgradeRequired)
 }
+
+// Refusals that several calls share are the same at each of them.
+func TestRefusalsOfEveryCall(t *testing.T) {
+	f := newFixture(t, nil).onAir()
+	const opening = `{"id":"881"}`
+	large := `{"id":"` + strings.Repeat("a", MaxBody) + `"}`
+	op := []string{"Authorization", "Bearer operator"}
+	for _, c := range []struct {
+		method, path, body string
+		headers            []string
+		want               chat.Code
+	}{
+		{"PUT", "/v1/rooms/7/broadcast", opening, nil, chat.TokenMissing},
+		{"PUT", "/v1/rooms/7/broadcast", opening, []string{"token", "expired"}, chat.TokenExpired},
+		{"PUT", "/v1/rooms/7/broadcast", opening, []string{"token", "!"}, chat.TokenInvalid},
+		{"PUT", "/v1/rooms/7/broadcast", opening, append([]string{"token", "7"}, op...), chat.TokenMismatch},
+		{"PUT", "/v1/rooms/-/broadcast", opening, op, chat.RoomInvalid},
+		{"PUT", "/v1/rooms/7/broadcast", "", op, chat.BodyType},
+		{"PUT", "/v1/rooms/7/broadcast", large, op, chat.BodyTooLarge},
+		{"DELETE", "/v1/rooms/7/broadcast", "", nil, chat.TokenMissing},
+		{"DELETE", "/v1/rooms/7/broadcast", "", []string{"token", "expired"}, chat.TokenExpired},
+		{"DELETE", "/v1/rooms/-/broadcast", "", op, chat.RoomInvalid},
+		{"POST", "/check", "", nil, chat.BodyType},
+		{"POST", "/check", large, nil, chat.BodyTooLarge},
+		{"POST", "/check", `[]`, nil, chat.BodyInvalid},
+		{"GET", "/v1/rooms/-", "", nil, chat.RoomInvalid},
+		{"GET", "/v1/rooms/-/head", "", nil, chat.RoomInvalid},
+		{"GET", "/v1/presenter", "", []string{"Origin", "https://evil.example"}, chat.OriginForeign},
+	} {
+		resp, body := f.call(c.method, c.path, c.body, c.headers...)
+		f.wantProblem(c.method+" "+c.path, resp, body, c.want)
+	}
+}
+
+func TestFailuresOfTheLogOverHTTP(t *testing.T) {
+	for failure, want := range map[error]chat.Code{chat.ErrLogUnavailable: chat.LogUnavailable, chat.ErrOutcomeUnknown: chat.LogOutcomeUnknown} {
+		f := newFixture(t, nil).onAir()
+		f.log.FailWith(func(string, []chat.Row) (bool, error) { return false, failure })
+		for _, c := range [][3]string{
+			{"POST", "/v1/rooms/7/messages", `{"text":"안녕"}`},
+			{"PUT", "/v1/rooms/7/broadcast", `{"id":"881"}`},
+			{"DELETE", "/v1/rooms/7/broadcast", ""},
+		} {
+			resp, body := f.call(c[0], c[1], c[2], "Authorization", "Bearer operator")
+			f.wantProblem(c[0]+" "+c[1], resp, body, want)
+		}
+	}
+}
