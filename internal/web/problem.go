@@ -43,17 +43,14 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		h.Set("WWW-Authenticate", `Bearer realm="hanmadi"`)
 	}
 	if ref.RetryAfter > 0 {
-		h.Set("Retry-After", strconv.FormatInt(roundUp(ref.RetryAfter, time.Second), 10))
+		h.Set("Retry-After", strconv.FormatInt(int64((ref.RetryAfter+time.Second-1)/time.Second), 10))
 	}
 	w.WriteHeader(e.Status)
 	_ = encodeJSON(w, problem{
 		Type: "/problems/" + string(ref.Code), Title: e.Title, Status: e.Status, Detail: ref.Detail(lang), Code: ref.Code,
-		RetryAfterMS: roundUp(ref.RetryAfter, time.Millisecond), RequestID: rec.requestID, Params: ref.Params,
+		RetryAfterMS: (ref.RetryAfter + time.Millisecond - 1).Milliseconds(), RequestID: rec.requestID, Params: ref.Params,
 	})
 }
-
-// roundUp counts units, so that nobody comes back a moment too early.
-func roundUp(d, unit time.Duration) int64 { return int64((d + unit - 1) / unit) }
 
 // languages in the order of preference where a client has none.
 var languages = language.NewMatcher([]language.Tag{language.Korean, language.English})
