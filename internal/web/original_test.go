@@ -84,24 +84,22 @@ func TestOriginalSentencesWhilePresenterIsAway(t *testing.T) {
 	}
 }
 
-// peer is the other end of a socket.
-type peer struct {
-	*websocket.Conn
-	path string
-}
-
 // read gives the next message of a socket, or how it was closed.
-func read(t *testing.T, p peer) string {
+func read(t *testing.T, conn *websocket.Conn) string {
 	t.Helper()
-	_, data, err := p.Read(t.Context())
+	_, data, err := conn.Read(t.Context())
 	if err != nil {
 		return "closed " + websocket.CloseStatus(err).String()
 	}
-	spectest.Frame(t, p.path, spectest.Server, data)
+	channel := "/chatting"
+	if strings.HasPrefix(string(data), `{"type":`) {
+		channel = "/v1/presenter"
+	}
+	spectest.Frame(t, channel, spectest.Server, data)
 	return string(data)
 }
 
-func (f *fixture) dial(path string, header http.Header, first string) peer {
+func (f *fixture) dial(path string, header http.Header, first string) *websocket.Conn {
 	f.Helper()
 	conn, _, err := websocket.Dial(f.Context(), f.http.URL+path, &websocket.DialOptions{HTTPHeader: header})
 	if err != nil {
@@ -113,7 +111,7 @@ func (f *fixture) dial(path string, header http.Header, first string) peer {
 			f.Fatal(err)
 		}
 	}
-	return peer{conn, path}
+	return conn
 }
 
 // linked waits until a room's link is that of a session other than before.
