@@ -8,13 +8,16 @@ PART     := .ci/part
 FUZZ := internal/text:FuzzMessage internal/text:FuzzSearch internal/wire:FuzzDecode internal/wire:FuzzDecodeClient internal/wire:FuzzDecodeServer \
         internal/token:FuzzClaims internal/seal:FuzzParseKeySet internal/web:FuzzDraft internal/web:FuzzQuery internal/web:FuzzFollow
 
-.PHONY: run test check bench tools format vet unit fuzz lint planted crash build
+.PHONY: run test check bench tools format vet unit fuzz lint planted crash build docs
 
 run: ## Run everything on this machine.
 	@$(GO) run ./cmd/hanmadi dev
 
 build: ## Build bin/hanmadi.
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' -o bin/hanmadi ./cmd/hanmadi
+
+docs: ## Make docs/refusals.md from the catalogue.
+	$(GO) test -count=1 -run TestRefusalsPage ./internal/chat -update
 
 test: ## All tests, about 5 minutes; 5 rounds of kill -9.
 	@$(PART) tools   $(MAKE) -s tools

@@ -33,9 +33,10 @@ var rooms = map[string]room{
 	"internal/directory": {ours: []string{"internal/chat"}, theirs: []string{cache, metrics, "github.com/sony/gobreaker/v2"}},
 	"internal/export":    {ours: []string{"internal/chat"}},
 	"internal/hook":      {theirs: []string{metrics}},
+	"internal/spec":      {ours: []string{"internal/chat"}},
 	"internal/progress":  {theirs: []string{"github.com/schollz/progressbar/v3", "golang.org/x/term"}},
 	"internal/live":      {ours: []string{"internal/chat", "internal/seal", "internal/socket", "internal/wire"}, theirs: []string{metrics}},
-	"internal/web": {ours: []string{"internal/chat", "internal/live", "internal/moderate", "internal/seal", "internal/socket", "internal/text", "internal/token", "internal/wire"},
+	"internal/web": {ours: []string{"internal/chat", "internal/live", "internal/moderate", "internal/seal", "internal/socket", "internal/spec", "internal/text", "internal/token", "internal/wire"},
 		theirs: []string{"golang.org/x/text", metrics}},
 	"cmd/hanmadi": {ours: []string{"internal/chat", "internal/chatlog", "internal/directory", "internal/export", "internal/hook", "internal/live", "internal/moderate", "internal/progress", "internal/seal", "internal/socket", "internal/token", "internal/web", "internal/wire"},
 		theirs: []string{cli, "go.yaml.in/yaml/v3", metrics}},
@@ -49,6 +50,7 @@ var rooms = map[string]room{
 
 	// For tests only; nothing that is built into the program imports it.
 	"internal/chatlog/logtest": {ours: []string{"internal/chat", "internal/text"}},
+	"internal/spec/spectest":   {ours: []string{"internal/chat", "internal/spec"}, theirs: []string{"github.com/santhosh-tekuri/jsonschema/v6"}},
 }
 
 // The few libraries that several rooms may import.

@@ -2,6 +2,8 @@ package chat
 
 import (
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -61,7 +63,7 @@ const (
 // numbers its sentence names, and when to try again.
 type Refusal struct {
 	Code       Code
-	Params     map[string]any // shown beside the code and named in its sentences as {name}
+	Params     map[string]any // exactly the [Entry.Fields] of the code, shown beside it
 	RetryAfter time.Duration  // 0: nothing is gained by waiting
 	Cause      error          // for our own log, never shown
 }
@@ -93,9 +95,31 @@ type Entry struct {
 	Status  int // HTTP
 	Retry   Retry
 	Title   string // fixed English name, RFC 9457 title
-	Korean  string // sentence with {params}; {wait} is the time until trying again
+	Korean  string // sentence with {params}; {wait} is RetryAfter
 	English string
 }
+
+var paramPattern = regexp.MustCompile(`\{(\w+)\}`)
+
+// Fields are the names of the params that every refusal of the code carries, in
+// order: those that its sentences name, so that none can be forgotten.
+func (e Entry) Fields() []string {
+	var names []string
+	for _, m := range paramPattern.FindAllStringSubmatch(e.English, -1) {
+		if m[1] != waitParam {
+			names = append(names, m[1])
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// waitParam stands in sentences for RetryAfter, which is no param.
+const waitParam = "wait"
+
+// Waits reports whether every refusal of the code that HTTP answers says when to
+// try again.
+func (e Entry) Waits() bool { return e.Retry == RetryLater || e.Retry == RetrySame }
 
 // Retry says what a client should do with the same request.
 type Retry string
@@ -103,9 +127,9 @@ type Retry string
 // The answers to "shall I send it again?".
 const (
 	RetryNever Retry = "never" // change something first
-	RetryLater Retry = "later" // after Retry-After
+	RetryLater Retry = "later" // after Retry-After; at once where a link does not say
 	RetryToken Retry = "token" // with a new token
-	RetrySame  Retry = "same"  // with the same Idempotency-Key, to learn the outcome
+	RetrySame  Retry = "same"  // after Retry-After, with the same Idempotency-Key, to learn the outcome
 )
 
 // Detail is the sentence to show, in a language, with its numbers.
@@ -115,8 +139,8 @@ func (r *Refusal) Detail(lang Lang) string {
 	if lang == English {
 		s = e.English
 	}
-	if strings.Contains(s, "{wait}") {
-		s = strings.ReplaceAll(s, "{wait}", Wait(r.RetryAfter, lang))
+	if strings.Contains(s, "{"+waitParam+"}") {
+		s = strings.ReplaceAll(s, "{"+waitParam+"}", Wait(r.RetryAfter, lang))
 	}
 	for k, v := range r.Params {
 		s = strings.ReplaceAll(s, "{"+k+"}", fmt.Sprint(v))

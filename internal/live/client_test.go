@@ -15,6 +15,7 @@ import (
 
 	"github.com/hanmadi/hanmadi/internal/chat"
 	"github.com/hanmadi/hanmadi/internal/seal"
+	"github.com/hanmadi/hanmadi/internal/spec/spectest"
 	"github.com/hanmadi/hanmadi/internal/wire"
 )
 
@@ -181,6 +182,9 @@ func (c *client) take(data []byte) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if len(c.got) < documented {
+		spectest.Frame(c.t, "/v1/presenter", spectest.Server, data)
+	}
 	switch f := f.(type) {
 	case wire.Events:
 		c.takeEventsLocked(f, p, len(data))
@@ -197,6 +201,10 @@ func (c *client) take(data []byte) {
 	}
 	c.got = append(c.got, f)
 }
+
+// documented is how many frames of a page are held against the document. Seeded
+// runs have thousands, of the same few shapes.
+const documented = 20
 
 // payload is the JSON that the server signs.
 type payload struct {
@@ -391,5 +399,6 @@ func (c *client) wantClosed(when string, code wire.CloseCode, refusal chat.Code)
 	case last.Code != string(refusal) || last.Detail == "":
 		c.t.Errorf("%s: the error frame says %q (%q), want %s and a sentence", when, last.Code, last.Detail, refusal)
 	}
+	spectest.Close(c.t, "/v1/presenter", int(end.code), last.Code)
 	return last
 }

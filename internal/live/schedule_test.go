@@ -174,7 +174,7 @@ func (s *schedule) post(room string, lines int) {
 	n := s.nodes[s.rng.IntN(len(s.nodes))]
 	for range lines {
 		s.said++
-		_, err := n.desk.Send(context.Background(), chat.Draft{Room: room, User: chat.User{ID: "42"}, Text: fmt.Sprint("줄 ", s.said)})
+		_, err := n.desk.Send(context.Background(), chat.Draft{Room: room, User: chat.User{ID: "42", Nickname: "하늘"}, Text: fmt.Sprint("줄 ", s.said)})
 		var ref *chat.Refusal
 		if err != nil && (!errors.As(err, &ref) || ref.Code != chat.BroadcastEndedCode && ref.Code != chat.PresenterGone && ref.Code != chat.LogUnavailable) {
 			s.t.Errorf("say a line in %s: %v", room, err)

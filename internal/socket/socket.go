@@ -8,6 +8,7 @@ package socket
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"io"
 	"net"
@@ -47,8 +48,16 @@ var (
 	ErrTooLarge = errors.New("socket: a message over the bound")
 )
 
-// Upgradable reports whether a request asks for a WebSocket at all.
-func Upgradable(r *http.Request) bool { return websocket.IsWebSocketUpgrade(r) }
+// Version is the one of the protocol that is spoken (RFC 6455).
+const Version = "13"
+
+// Upgradable reports whether a request asks for a WebSocket as it should. Accept
+// answers others itself, with a status and a few English words.
+func Upgradable(r *http.Request) bool {
+	nonce, err := base64.StdEncoding.DecodeString(r.Header.Get("Sec-Websocket-Key"))
+	return r.Method == http.MethodGet && websocket.IsWebSocketUpgrade(r) && r.Header.Get("Sec-Websocket-Version") == Version &&
+		err == nil && len(nonce) == 16
+}
 
 // Accept upgrades a request. On error it has answered the request already. The
 // handler should return soon after, which frees what net/http keeps for it.

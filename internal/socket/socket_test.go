@@ -207,8 +207,16 @@ func TestUpgradableTellsWebSocketsFromOtherRequests(t *testing.T) {
 	}
 	plain.Header.Set("Connection", "keep-alive, Upgrade")
 	plain.Header.Set("Upgrade", "WebSocket")
+	plain.Header.Set("Sec-WebSocket-Version", "13")
+	plain.Header.Set("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
 	if !Upgradable(plain) {
 		t.Error("a request for a WebSocket is not taken for one")
+	}
+	for name, value := range map[string]string{"Sec-WebSocket-Version": "12", "Sec-WebSocket-Key": "c2hvcnQ="} {
+		odd := plain.Clone(t.Context())
+		if odd.Header.Set(name, value); Upgradable(odd) {
+			t.Errorf("%s %s is taken for a WebSocket", name, value)
+		}
 	}
 }
 

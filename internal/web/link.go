@@ -31,6 +31,7 @@ func (s *Server) openLink(w http.ResponseWriter, r *http.Request, by *attempt, o
 	if !socket.Upgradable(r) {
 		w.Header().Set("Upgrade", "websocket")
 		w.Header().Set("Connection", "Upgrade")
+		w.Header().Set("Sec-Websocket-Version", socket.Version)
 		return chat.Refuse(chat.UpgradeRequired)
 	}
 	told := *by // what is told after the upgrade counts when the request is no more
@@ -74,6 +75,18 @@ func (s *Server) jwks(w http.ResponseWriter, _ *http.Request) error {
 	h.Set("Access-Control-Allow-Origin", "*") // viewers verify on the pages of any site
 	_, _ = w.Write(s.Keys.JSON())
 	return nil
+}
+
+// document serves a description of the interface, also to tools on other sites.
+func document(data []byte) handler {
+	return func(w http.ResponseWriter, _ *http.Request) error {
+		h := w.Header()
+		h.Set("Content-Type", "application/json")
+		h.Set("Cache-Control", "public, max-age=300")
+		h.Set("Access-Control-Allow-Origin", "*")
+		_, _ = w.Write(data)
+		return nil
+	}
 }
 
 func (s *Server) livez(w http.ResponseWriter, _ *http.Request) error {

@@ -210,14 +210,16 @@ func originalSentence(err error, ref *chat.Refusal) (status int, message string)
 }
 
 func (s *Server) refuseOriginal(w http.ResponseWriter, r *http.Request, err error) {
-	ref := &chat.Refusal{Code: chat.PresenterGone}
+	var ref *chat.Refusal
 	switch {
 	case errors.Is(err, errNoPresenter):
-		ref = chat.Refuse(chat.RoomInvalid)
-	case !errors.Is(err, errPresenterReconnect):
+		s.Metrics.refused(chat.RoomInvalid)
+	case errors.Is(err, errPresenterReconnect):
+		s.Metrics.refused(chat.PresenterGone)
+	default:
 		ref = s.asRefusal(r, w.(*recorder).requestID, err)
+		s.Metrics.refused(ref.Code)
 	}
-	s.Metrics.refused(ref.Code)
 	status, message := originalSentence(err, ref)
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")

@@ -12,6 +12,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/hanmadi/hanmadi/internal/chat"
+	"github.com/hanmadi/hanmadi/internal/spec/spectest"
 	"github.com/hanmadi/hanmadi/internal/token"
 )
 
@@ -93,6 +94,11 @@ func read(t *testing.T, conn *websocket.Conn) string {
 	if err != nil {
 		return "closed " + websocket.CloseStatus(err).String()
 	}
+	channel := "/chatting"
+	if strings.HasPrefix(string(data), `{"type":`) {
+		channel = "/v1/presenter"
+	}
+	spectest.Frame(t, channel, spectest.Server, data)
 	return string(data)
 }
 

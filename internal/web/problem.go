@@ -48,7 +48,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	w.WriteHeader(e.Status)
 	_ = encodeJSON(w, problem{
 		Type: "/problems/" + string(ref.Code), Title: e.Title, Status: e.Status, Detail: ref.Detail(lang), Code: ref.Code,
-		RetryAfterMS: ref.RetryAfter.Milliseconds(), RequestID: rec.requestID, Params: ref.Params,
+		RetryAfterMS: (ref.RetryAfter + time.Millisecond - 1).Milliseconds(), RequestID: rec.requestID, Params: ref.Params,
 	})
 }
 

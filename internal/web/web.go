@@ -13,6 +13,7 @@ import (
 	"github.com/hanmadi/hanmadi/internal/live"
 	"github.com/hanmadi/hanmadi/internal/moderate"
 	"github.com/hanmadi/hanmadi/internal/seal"
+	"github.com/hanmadi/hanmadi/internal/spec"
 	"github.com/hanmadi/hanmadi/internal/token"
 )
 
@@ -109,6 +110,8 @@ func (s *Server) public(m *http.ServeMux) {
 	}
 	s.route(m, "GET /.well-known/jwks.json", s.jwks)
 	s.route(m, "GET /problems/{code}", s.problemPage)
+	s.route(m, "GET /openapi.json", document(spec.OpenAPI()))
+	s.route(m, "GET /asyncapi.json", document(spec.AsyncAPI()))
 }
 
 func (s *Server) admin(m *http.ServeMux) {

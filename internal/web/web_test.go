@@ -25,6 +25,7 @@ import (
 	"github.com/hanmadi/hanmadi/internal/chatlog/logtest"
 	"github.com/hanmadi/hanmadi/internal/live"
 	"github.com/hanmadi/hanmadi/internal/seal"
+	"github.com/hanmadi/hanmadi/internal/spec/spectest"
 )
 
 // fixture is the whole face over a log in memory. Tokens are the users' ids;
@@ -77,7 +78,7 @@ func newFixture(t *testing.T, change func(*Options)) *fixture {
 	}
 	f.server = New(o)
 	f.server.SetState(StateReady)
-	f.http = httptest.NewServer(f.server.All())
+	f.http = httptest.NewServer(spectest.Handler(t, f.server.All()))
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
@@ -156,7 +157,7 @@ func (f *fixture) wantProblem(what string, resp *http.Response, body []byte, cod
 	if resp.StatusCode == 401 && h.Get("WWW-Authenticate") == "" {
 		f.Errorf("%s: no WWW-Authenticate", what)
 	}
-	if (p.RetryAfterMS > 0) != (h.Get("Retry-After") != "") || (e.Retry == chat.RetryLater) != (p.RetryAfterMS > 0) {
+	if (p.RetryAfterMS > 0) != (h.Get("Retry-After") != "") || e.Waits() != (p.RetryAfterMS > 0) {
 		f.Errorf("%s: retry %s, retry_after_ms %d, Retry-After %q", what, e.Retry, p.RetryAfterMS, h.Get("Retry-After"))
 	}
 	return p
@@ -392,7 +393,7 @@ func TestFacesAreApart(t *testing.T) {
 		"public": {"/v1/rooms/7": 200, "/.well-known/jwks.json": 200, "/livez": 404, "/readyz": 404, "/metrics": 404},
 		"admin":  {"/v1/rooms/7": 404, "/.well-known/jwks.json": 404, "/livez": 200, "/readyz": 200, "/metrics": 200},
 	} {
-		handler := map[string]http.Handler{"public": f.server.Public(), "admin": f.server.Admin()}[face]
+		handler := spectest.Handler(t, map[string]http.Handler{"public": f.server.Public(), "admin": f.server.Admin()}[face])
 		for path, code := range want {
 			w := httptest.NewRecorder()
 			handler.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
@@ -439,6 +440,7 @@ func TestUpgradeOfALink(t *testing.T) {
 		if err != nil || !bytes.Contains(data, []byte(c.wantFrame)) {
 			t.Errorf("%s: first frame %s %v, want %s", c.name, data, err, c.wantFrame)
 		}
+		spectest.Frame(t, "/v1/presenter", spectest.Server, data)
 		conn.CloseNow()
 	}
 }

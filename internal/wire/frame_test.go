@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/hanmadi/hanmadi/internal/spec/spectest"
 )
 
 // frames are frames of either side with their bytes, which clients written by
@@ -102,6 +104,7 @@ func TestDecodeClient(t *testing.T) {
 			if err != nil || !reflect.DeepEqual(got, tt.want) {
 				t.Errorf("DecodeClient(%.100q)\n got %#v, %v\nwant %#v, nil", tt.in, got, err, tt.want)
 			}
+			spectest.Frame(t, "/v1/presenter", spectest.Client, []byte(tt.in))
 		})
 	}
 }
