@@ -152,7 +152,14 @@ func (c *Config) check() error {
 		}
 		c.Link.Origins[i] = strings.ToLower(origin)
 	}
+	for key, address := range map[string]string{"directory.url": c.Directory.URL, "signalling.reconnect_url": c.Signalling.ReconnectURL} {
+		u, err := url.Parse(address)
+		if address != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
+			wrong(key, "%q is not an address such as https://example.com", address)
+		}
+	}
 	for key, n := range map[string]int64{"log.tail": c.Log.Tail, "link.max": int64(c.Link.Max),
+		"link.per_address": int64(c.Link.PerAddress), "directory.timeout": int64(c.Directory.Timeout),
 		"broadcast.queue_for": int64(c.Broadcast.QueueFor), "broadcast.end_after": int64(c.Broadcast.EndAfter)} {
 		if n <= 0 {
 			wrong(key, "must be more than 0")
