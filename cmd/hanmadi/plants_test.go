@@ -352,6 +352,24 @@ var plantedAtTheDoor = []plant{
 		pkg:    "internal/web", tests: []string{"TestOperatorsBroadcasts"},
 	},
 	{
+		name:   "requests logged whole",
+		breaks: "tokens and texts appear in no log line",
+		edits:  []edit{{"internal/web/handler.go", `slog.String("route", rec.route)`, `slog.String("route", rec.route), slog.String("url", r.URL.String())`}},
+		pkg:    "cmd/hanmadi", tests: []string{"TestLogTellsNothingOfWhatIsSaid"},
+	},
+	{
+		name:   "requests cut off by a stop",
+		breaks: "requests in flight are finished",
+		edits:  []edit{{"cmd/hanmadi/app.go", `server.Shutdown(ctx)`, `server.Close()`}},
+		pkg:    "cmd/hanmadi", tests: []string{"TestStopFinishesRequestsInFlight"},
+	},
+	{
+		name:   "listen believes every frame",
+		breaks: "a frame that the server did not sign is not shown",
+		edits:  []edit{{"cmd/hanmadi/listen.go", `[]byte(f.Payload)); err != nil {`, `[]byte(f.Payload)); err != nil && f.Sig == "" {`}},
+		pkg:    "cmd/hanmadi", tests: []string{"TestListenVerifiesAndShowsControlCharacters"},
+	},
+	{
 		name:   "the environment loses to the file",
 		breaks: "the environment beats the file",
 		edits:  []edit{{"cmd/hanmadi/configfile.go", `if _, set := f.env(env); set {`, `if _, set := f.env(env); set && env == "" {`}},
