@@ -1,12 +1,13 @@
 # Everything that this repository can do. CI runs `make test` and `make check`.
 
 GO       ?= go
-FUZZTIME ?= 7s
+FUZZTIME ?= 5s
 PART     := .ci/part
 
 # package:target, each fuzzed on its own: the tool takes one at a time.
 FUZZ := internal/text:FuzzMessage internal/wire:FuzzDecode internal/wire:FuzzDecodeClient internal/wire:FuzzDecodeServer \
-        internal/token:FuzzClaims internal/seal:FuzzParseKeySet internal/web:FuzzDraft internal/web:FuzzQuery
+        internal/token:FuzzClaims internal/token:FuzzParseSet internal/token:FuzzGatewayHeaders internal/seal:FuzzParseKeySet \
+        internal/web:FuzzDraft internal/web:FuzzQuery internal/directory:FuzzParseAnswer internal/live:FuzzOriginalStart
 
 .PHONY: run test check bench tools format vet unit fuzz lint planted crash build
 
