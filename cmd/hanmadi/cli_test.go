@@ -78,6 +78,18 @@ func TestHelp(t *testing.T) {
 	}
 }
 
+// Help names what has no flag, too.
+func TestHelpNamesTheSecrets(t *testing.T) {
+	for _, command := range []string{"dev", "serve", "check-config"} {
+		help := strings.Join(strings.Fields(call(command, "--help").out), " ")
+		for _, s := range new(Config).secrets() {
+			if !strings.Contains(help, envName(s.key)) {
+				t.Errorf("%s --help does not name %s", command, envName(s.key))
+			}
+		}
+	}
+}
+
 func TestUsageErrors(t *testing.T) {
 	t.Chdir(t.TempDir())
 	for name, tc := range map[string]struct {

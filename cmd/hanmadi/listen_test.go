@@ -28,7 +28,10 @@ func TestListenGoesOnByItself(t *testing.T) {
 		s.kill()
 		s.start()
 		s.say(viewer, "7", fmt.Sprint("뒤 ", round))
-		eventually(t, "listen goes on", func() bool { return strings.Contains(listen.out.String(), fmt.Sprint("뒤 ", round)) })
+		// It waits up to 15 s between two tries, as pages should.
+		if !within(4*patience, func() bool { return strings.Contains(listen.out.String(), fmt.Sprint("뒤 ", round)) }) {
+			t.Fatalf("listen does not go on; stderr:\n%s", listen.err.String())
+		}
 	}
 	for i, e := range listen.listened() {
 		if e.Seq != int64(i+1) {
