@@ -1,9 +1,100 @@
-//go:build planted
-
 package main
 
-// The bugs of TestPlanted. Old texts are kept short, so that they do not go
-// stale with every change around them.
+import (
+	"go/format"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// plant is a bug as one might slip in: an edit that breaks one promise, and the
+// tests that must go red for it, every one of them.
+type plant struct {
+	name   string
+	breaks string // the promise, as whoever relies on it would put it
+	edits  []edit // one; more only where a promise is kept in two places
+	pkg    string // of the tests, under the module's root
+	tests  []string
+}
+
+// edit replaces text that must stand in its file exactly once.
+type edit struct{ file, old, new string }
+
+// plants are the bugs of TestPlanted, which plants them (build tag planted). Old
+// texts are short, so that they do not go stale with every change around them.
+func plants() []plant {
+	return slices.Concat(plantedInTheLog, plantedInTheDesk, plantedInTheLinks, plantedAtTheDoor)
+}
+
+func moduleRoot(t *testing.T) string {
+	t.Helper()
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
+
+// edited gives the files that the plant changes, by their place in the module,
+// as they are with it.
+func (p plant) edited(t *testing.T, root string) map[string]string {
+	t.Helper()
+	edited := map[string]string{}
+	for _, e := range p.edits {
+		text, again := edited[e.file]
+		if !again {
+			data, err := os.ReadFile(filepath.Join(root, e.file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			text = string(data)
+		}
+		if n := strings.Count(text, e.old); n != 1 {
+			t.Fatalf("%s: the plant is stale: %d times in %s, want once:\n%s", p.name, n, e.file, e.old)
+		}
+		edited[e.file] = strings.Replace(text, e.old, e.new, 1)
+		if _, err := format.Source([]byte(edited[e.file])); err != nil {
+			t.Fatalf("%s: the edit of %s is not Go: %v", p.name, e.file, err)
+		}
+	}
+	return edited
+}
+
+// TestPlantsAreFresh says at once, without planting them, which bugs have lost
+// their place in the sources or the tests that are to find them.
+func TestPlantsAreFresh(t *testing.T) {
+	root := moduleRoot(t)
+	names := map[string]bool{}
+	for _, p := range plants() {
+		t.Run(p.name, func(t *testing.T) {
+			p.edited(t, root)
+			if p.breaks == "" || len(p.tests) == 0 || names[p.name] {
+				t.Errorf("%s: it needs a name of its own, what it breaks, and who finds it", p.name)
+			}
+			names[p.name] = true
+			for _, test := range p.tests {
+				if !hasTest(t, filepath.Join(root, p.pkg), test) {
+					t.Errorf("%s: there is no %s in %s", p.name, test, p.pkg)
+				}
+			}
+		})
+	}
+}
+
+func hasTest(t *testing.T, dir, name string) bool {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.ContainsFunc(files, func(file string) bool {
+		data, err := os.ReadFile(file)
+		return err == nil && regexp.MustCompile(`(?m)^func `+name+`\(`).Match(data)
+	})
+}
 
 const (
 	appendFile = "internal/chatlog/append.go"
