@@ -99,11 +99,16 @@ func serve(s setup, listeners []net.Listener, logger *slog.Logger, signals <-cha
 		<-watched
 		stopped <- a.stop()
 	}()
-	select {
-	case err := <-stopped:
-		return errors.Join(failure, err)
-	case sig := <-signals:
-		return fmt.Errorf("stopped at once by a second signal (%s)", sig)
+	for {
+		select {
+		case err := <-stopped:
+			return errors.Join(failure, err)
+		case sig := <-signals:
+			if sig == syscall.SIGHUP && a.reread != nil {
+				continue // it asks for keys, not for haste
+			}
+			return fmt.Errorf("stopped at once by a second signal (%s)", sig)
+		}
 	}
 }
 

@@ -78,6 +78,18 @@ func TestHelp(t *testing.T) {
 	}
 }
 
+// Help names what has no flag, too.
+func TestHelpNamesTheSecrets(t *testing.T) {
+	for _, command := range []string{"dev", "serve", "check-config"} {
+		help := strings.Join(strings.Fields(call(command, "--help").out), " ")
+		for _, s := range new(Config).secrets() {
+			if !strings.Contains(help, envName(s.key)) {
+				t.Errorf("%s --help does not name %s", command, envName(s.key))
+			}
+		}
+	}
+}
+
 func TestUsageErrors(t *testing.T) {
 	t.Chdir(t.TempDir())
 	for name, tc := range map[string]struct {
@@ -301,6 +313,7 @@ func TestEverySettingEveryWay(t *testing.T) {
 // configuration, in one way only.
 func TestEverySecretEveryWay(t *testing.T) {
 	const value = "first line of a secret\nsecond line of it"
+	const digits = "0123456789012345678901234567890123456789"
 	inFile := writeFile(t, "secret", value+"\n")
 	for i, s := range new(Config).secrets() {
 		ways := map[string]func(t *testing.T) []string{
@@ -309,6 +322,9 @@ func TestEverySecretEveryWay(t *testing.T) {
 			"config": func(t *testing.T) []string {
 				return []string{"--config", writeFile(t, "h.yaml", fileFor(s.key, value))}
 			},
+			"config, of digits": func(t *testing.T) []string {
+				return []string{"--config", writeFile(t, "h.yaml", strings.Replace(fileFor(s.key, "X"), "X", digits, 1))}
+			},
 			"config file": func(t *testing.T) []string {
 				return []string{"--config", writeFile(t, "h.yaml", fileFor(s.key+"_file", inFile))}
 			},
@@ -316,8 +332,12 @@ func TestEverySecretEveryWay(t *testing.T) {
 		for name, give := range ways {
 			t.Run(s.key+" "+name, func(t *testing.T) {
 				config := loaded(t, give(t)...)
-				if got := *config.secrets()[i].value; got != value {
-					t.Errorf("%s: got %q, want %q", s.key, got, value)
+				want := value
+				if strings.HasSuffix(name, "digits") {
+					want = digits
+				}
+				if got := *config.secrets()[i].value; got != want {
+					t.Errorf("%s: got %q, want %q", s.key, got, want)
 				}
 				if shown := fmt.Sprint(config.effective()); strings.Contains(shown, "line of") {
 					t.Errorf("%s shows: %s", s.key, shown)
@@ -384,15 +404,17 @@ func TestServerUsesSecretsFromFiles(t *testing.T) {
 func TestUnknownSettings(t *testing.T) {
 	t.Setenv("HANMADI_TOKEN_SECRET", tokenSecret)
 	for content, said := range map[string]string{
-		"lisen: 127.0.0.1:1\n":                     `"listen"`,
-		"log:\n  ulr: sqlite:x\n":                  `"log.url"`,
-		"token:\n  secrt: x\n":                     `"token.secret"`,
-		"broadcast:\n  queuefor: 1s\n":             `"broadcast.queue_for"`,
-		"log:\n  url: sqlite:x\n  url: sqlite:y\n": "log.url stands there twice",
-		"log: 5\n":                      "log must be a mapping",
-		"listen:\n  a: b\n":             "listen must be a value",
-		"- listen\n":                    "must be a mapping",
-		"broadcast:\n  end_after: 1s\n": "broadcast.end_after",
+		"lisen: 127.0.0.1:1\n":                         `"listen"`,
+		"log:\n  ulr: sqlite:x\n":                      `"log.url"`,
+		"token:\n  secrt: x\n":                         `"token.secret"`,
+		"broadcast:\n  queuefor: 1s\n":                 `"broadcast.queue_for"`,
+		"log:\n  url: sqlite:x\n  url: sqlite:y\n":     "log.url stands there twice",
+		"log:\n---\nlisten: 127.0.0.1:1\n":             "a second document",
+		"token:\n  secret: [a, b]\n":                   "token.secret",
+		"log: 5\n":                                     "log must be a mapping",
+		"listen:\n  a: b\n":                            "listen must be a value",
+		"- listen\n":                                   "must be a mapping",
+		"broadcast:\n  end_after: 1s\n":                "broadcast.end_after",
 		"link:\n  origins: [https://x.example/path]\n": "link.origins",
 	} {
 		path := writeFile(t, "h.yaml", content)

@@ -221,6 +221,7 @@ func (c *Config) check() error {
 	}
 	for key, n := range map[string]int64{"log.tail": c.Log.Tail, "link.max": int64(c.Link.Max),
 		"follow.max": int64(c.Follow.Max), "follow.per_user": int64(c.Follow.PerUser), "follow.per_address": int64(c.Follow.PerAddress),
+		"link.per_address": int64(c.Link.PerAddress), "directory.timeout": int64(c.Directory.Timeout),
 		"broadcast.queue_for": int64(c.Broadcast.QueueFor), "broadcast.end_after": int64(c.Broadcast.EndAfter)} {
 		if n <= 0 {
 			wrong(key, "must be more than 0")

@@ -102,6 +102,10 @@ func TestConfigCheck(t *testing.T) {
 		"drain.over":                     func(c *Config) { c.Drain.Over = -1 },
 		"link.origins: \"x\" ":           func(c *Config) { c.Link.Origins = []string{"x"} },
 		"log.min_free":                   func(c *Config) { c.Log.MinFree = -1 },
+		"link.per_address":               func(c *Config) { c.Link.PerAddress = 0 },
+		"directory.url":                  func(c *Config) { c.Directory.URL = "room-server:8080" },
+		"directory.timeout":              func(c *Config) { c.Directory.Timeout = -1 },
+		"reconnect_url":                  func(c *Config) { c.Signalling.ReconnectURL = "/reconnect" },
 	} {
 		c := good
 		change(&c)

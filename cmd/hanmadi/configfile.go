@@ -68,9 +68,13 @@ func readBounded(path string, most int64) ([]byte, error) {
 }
 
 func (f *configFile) parse(data []byte) error {
-	var root yaml.Node
-	if err := yaml.NewDecoder(bytes.NewReader(data)).Decode(&root); err != nil && err != io.EOF {
+	var root, more yaml.Node
+	documents := yaml.NewDecoder(bytes.NewReader(data))
+	if err := documents.Decode(&root); err != nil && err != io.EOF {
 		return err
+	}
+	if err := documents.Decode(&more); err != io.EOF {
+		return cmp.Or(err, fmt.Errorf("line %d: a second document; all settings belong into one", more.Line))
 	}
 	if len(root.Content) == 0 {
 		return nil
@@ -100,14 +104,28 @@ func (f *configFile) flatten(prefix string, node *yaml.Node) error {
 			if _, twice := f.values[name]; twice {
 				return fmt.Errorf("line %d: %s stands there twice", key.Line, name)
 			}
-			var v any
-			if err := value.Decode(&v); err != nil {
+			v, err := settingOf(name, value)
+			if err != nil {
 				return fmt.Errorf("line %d: %s: %w", value.Line, name, err)
 			}
 			f.values[name] = v
 		}
 	}
 	return nil
+}
+
+// settingOf reads a value. One of a secret is its text: digits alone would be
+// read as a number, and be another secret.
+func settingOf(name string, value *yaml.Node) (v any, err error) {
+	for _, s := range new(Config).secrets() {
+		if s.key == name || s.key+"_file" == name {
+			var text string
+			err = value.Decode(&text)
+			return text, err
+		}
+	}
+	err = value.Decode(&v)
+	return v, err
 }
 
 // withSections adds the names of mappings, which can be misspelt too.

@@ -26,6 +26,11 @@ type devCmd struct {
 // devTokens is how long the printed tokens hold.
 const devTokens = 7 * 24 * time.Hour
 
+// Help is shown under --help.
+func (devCmd) Help() string {
+	return "Makes the secrets of tokens and the key of frames that are not given, and keeps them beside the log. " + secretsHelp()
+}
+
 // Run serves this machine until a signal.
 func (c *devCmd) Run(s streams, file *configFile, signals <-chan os.Signal) error {
 	set, err := c.setup(file)

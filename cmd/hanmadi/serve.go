@@ -25,6 +25,19 @@ type serveCmd struct {
 	Config     `embed:""`
 }
 
+// Help is shown under --help.
+func (serveCmd) Help() string { return secretsHelp() }
+
+// secretsHelp names the settings that have no flag.
+func secretsHelp() string {
+	var names []string
+	for _, s := range new(Config).secrets() {
+		names = append(names, envName(s.key))
+	}
+	return "Secrets have no flags. They are given in the environment or, by their words, in the YAML file, each as itself or as the name of a file in …_FILE: " +
+		strings.Join(names, ", ") + "."
+}
+
 // Run serves until a signal.
 func (c *serveCmd) Run(s streams, file *configFile, signals <-chan os.Signal) error {
 	set, err := c.setup(file)
@@ -155,6 +168,9 @@ type checkConfigCmd struct {
 	ConfigPath string `name:"config" placeholder:"FILE" help:"YAML file of settings."`
 	Config     `embed:""`
 }
+
+// Help is shown under --help.
+func (checkConfigCmd) Help() string { return secretsHelp() }
 
 // Run prints the settings that serve would use.
 func (c *checkConfigCmd) Run(s streams, file *configFile) error {

@@ -317,6 +317,36 @@ func TestRequestsGatherWhileABatchIsWritten(t *testing.T) {
 	})
 }
 
+// A line that waits in the same batch as the end of its broadcast, behind it,
+// is judged by it.
+func TestEachOfABatchIsJudgedByWhatComesBeforeIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := hold()
+		desk := newDesk(log, newPresence())
+		if _, err := desk.TakeLink(t.Context(), presenter, "S1"); err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() { mustSend(t, desk, line("아직 방송 중")) })
+		<-log.arrived
+		wg.Go(func() {
+			if ended, err := desk.EndBroadcast(t.Context(), "7", operator, "operator", nil); !ended || err != nil {
+				t.Errorf("end: %v %v", ended, err)
+			}
+		})
+		synctest.Wait()
+		var late error
+		wg.Go(func() { _, late = desk.Send(t.Context(), line("늦었다")) })
+		synctest.Wait()
+		close(log.let)
+		wg.Wait()
+		wantCode(t, "the line behind the end", late, chat.BroadcastEndedCode)
+		if rows := rowsOf(t, log, "7"); len(rows) != 4 || rows[3].Details.State != chat.BroadcastEnded {
+			t.Errorf("logged: %+v; want the end as the last of 4 rows", rows)
+		}
+	})
+}
+
 func TestGivingUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := hold()
@@ -385,6 +415,21 @@ func TestFailingLog(t *testing.T) {
 		if got, want := len(rowsOf(t, log, "7"))-before, map[bool]int{true: 0, false: 1}[c.written]; got != want {
 			t.Errorf("%s: the retry added %d rows, want %d", c.name, got, want)
 		}
+	}
+}
+
+// A line whose position another node has taken with the end of its broadcast is
+// judged again, at the position behind that.
+func TestALineThatTheEndOvertakesIsRefused(t *testing.T) {
+	desk, log, _ := liveDesk(t)
+	other := newDesk(log, newPresence())
+	if ended, err := other.EndBroadcast(t.Context(), "7", operator, "operator", nil); !ended || err != nil {
+		t.Fatalf("end: %v %v", ended, err)
+	}
+	_, err := desk.Send(t.Context(), line("늦었다"))
+	wantCode(t, "a line on the node that has not heard of the end", err, chat.BroadcastEndedCode)
+	if rows := rowsOf(t, log, "7"); len(rows) != 3 {
+		t.Errorf("logged: %+v; want nothing behind the end", rows)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -46,6 +47,45 @@ func TestTailOverSQLite(t *testing.T) {
 // A tail too small for even one append must still change no answer.
 func TestTinyTail(t *testing.T) {
 	logtest.Run(t, func(t *testing.T) chat.Log { return NewTail(logtest.NewMemory("M"), 1500, nil) })
+}
+
+// Another node's rows do not pass through this node's tail. It must neither
+// join rows that they stand between, nor say that nothing follows its own.
+func TestTailTakesRowsAtItsEndOnly(t *testing.T) {
+	store := logtest.NewMemory("M")
+	tail := NewTail(store, 1<<20, nil)
+	add := func(log chat.Log, after int64) {
+		t.Helper()
+		if _, err := log.Append(t.Context(), "7", after, []chat.Row{logtest.Line(NewID(), "줄")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read := func(after int64) (seqs []int64) {
+		t.Helper()
+		for {
+			rows, err := tail.After(t.Context(), "7", after, 10)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(rows) == 0 {
+				return seqs
+			}
+			for _, row := range rows {
+				seqs = append(seqs, row.Seq)
+			}
+			after = rows[len(rows)-1].Seq
+		}
+	}
+	add(tail, 0)
+	add(store, 1)
+	add(tail, 2)
+	if got, want := read(0), []int64{1, 2, 3}; !slices.Equal(got, want) {
+		t.Errorf("another node's row between two of ours: got seqs %v, want %v", got, want)
+	}
+	add(store, 3)
+	if got, want := read(3), []int64{4}; !slices.Equal(got, want) {
+		t.Errorf("another node's row at the end: got seqs %v, want %v", got, want)
+	}
 }
 
 func TestRowsSurviveReopening(t *testing.T) {

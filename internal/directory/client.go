@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/maypok86/otter/v2"
@@ -47,6 +48,7 @@ var _ chat.Directory = (*Client)(nil)
 
 const (
 	maxAnswer   = 64 << 10         // bytes of an answer that are read
+	maxDigits   = 19               // of a broadcast's id that is a number
 	maxRooms    = 100_000          // presenters whose answers are remembered
 	rememberFor = 60 * time.Second // the desk trusts a last word for half of it
 )
@@ -171,6 +173,9 @@ func parseAnswer(data []byte) (chat.Word, error) {
 	raw := string(answer.Data.RoomIdx)
 	if raw == "" || raw == "null" || raw == `""` {
 		return word, nil
+	}
+	if raw[0] != '"' && (len(raw) > maxDigits || strings.Trim(raw, "0123456789") != "") {
+		return chat.Word{}, fmt.Errorf("the room server's data.roomIdx %.80q is neither a string nor an integer of 1 to %d digits", raw, maxDigits)
 	}
 	if json.Unmarshal(answer.Data.RoomIdx, &word.Broadcast) != nil {
 		word.Broadcast = raw // a number is its decimal text

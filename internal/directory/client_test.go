@@ -134,6 +134,8 @@ func TestWhatIsNoAnswer(t *testing.T) {
 		"nothing": "", "not JSON": "alive", "no data": `{}`, "alive missing": `{"data":{}}`, "alive null": `{"data":{"alive":null}}`,
 		"alive a string": `{"data":{"alive":"true"}}`, "huge": `{"data":{"alive":true,"x":"` + strings.Repeat("x", maxAnswer) + `"}}`,
 		"roomIdx an object": `{"data":{"alive":true,"roomIdx":{}}}`, "roomIdx no id": `{"data":{"alive":true,"roomIdx":"a b"}}`,
+		"roomIdx true": `{"data":{"alive":true,"roomIdx":true}}`, "roomIdx a number with an exponent": `{"data":{"alive":true,"roomIdx":1e3}}`,
+		"roomIdx of 20 digits": `{"data":{"alive":true,"roomIdx":12345678901234567890}}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -286,6 +286,44 @@ func TestALinkThatComesWhenItsBroadcastEnds(t *testing.T) {
 	}
 }
 
+// slowLog takes its time with what changes who is live.
+type slowLog struct{ *logtest.Memory }
+
+func (l slowLog) Append(ctx context.Context, room string, after int64, rows []chat.Row) ([]chat.Row, error) {
+	time.Sleep(time.Second)
+	return l.Memory.Append(ctx, room, after, rows)
+}
+
+// TestALinkThatIsOnItsWayKeepsItsBroadcast: when its row is being written the
+// presenter is still absent to whoever looks, and the end that follows waits for
+// its turn behind that row.
+func TestALinkThatIsOnItsWayKeepsItsBroadcast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		presence := &switchable{linked: map[string]bool{}, since: time.Now()}
+		desk := chat.NewDesk(slowLog{logtest.NewMemory("M")}, presence, chat.DeskOptions{NewID: rand.Text})
+		if _, _, err := desk.StartBroadcast(t.Context(), "7", chat.User{Role: chat.RoleOperator}, chat.Opening{ID: "881"}); err != nil {
+			t.Fatal(err)
+		}
+		registry := NewRegistry(desk, 0, slog.New(slog.DiscardHandler))
+		registry.Watch("7")
+		ctx, stop := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { registry.Run(ctx) })
+
+		time.Sleep(88500 * time.Millisecond) // a moment before the end is due
+		if _, err := desk.TakeLink(t.Context(), chat.User{ID: "7"}, "S1"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Second)
+		if st, err := desk.State(t.Context(), "7"); err != nil || st.Broadcast.ID != "881" {
+			t.Errorf("after a link came in at the last moment: got broadcast %q %v, want 881", st.Broadcast.ID, err)
+		}
+		stop()
+		running.Wait()
+		desk.Close()
+	})
+}
+
 func TestABroadcastThatTheOperatorStartsNeedsALinkToo(t *testing.T) {
 	start := func(s *station) {
 		s.t.Helper()

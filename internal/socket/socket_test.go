@@ -129,6 +129,23 @@ func TestReadRefusesWhatIsNoTextWithinTheBoundAndGoesOn(t *testing.T) {
 	}
 }
 
+// A peer that begins a message and goes on for ever is stopped at the bound,
+// not at the message's end: until then all of it would be held.
+func TestAMessageOverTheBoundIsNotHeld(t *testing.T) {
+	accepted, ws := foreign(t)
+	accepted.ReadBy(time.Now().Add(15 * time.Second))
+	endless, err := ws.Writer(t.Context(), websocket.MessageText)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := endless.Write(make([]byte, 64<<10)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := accepted.Read(); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("64 KiB of a message without an end: got %v, want %v", err, ErrTooLarge)
+	}
+}
+
 func TestTheCloseCodeArrives(t *testing.T) {
 	t.Run("from us", func(t *testing.T) {
 		accepted, ws := foreign(t)
