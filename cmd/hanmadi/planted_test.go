@@ -34,15 +34,15 @@ func TestPlanted(t *testing.T) {
 	}
 }
 
-// verdict is what the tests said of a planted bug.
-type verdict struct {
+// outcome is what the tests said of a planted bug.
+type outcome struct {
 	survived []string // tests that did not go red
 	output   string
 }
 
 // test runs the plant's tests with its edits. What does not compile, or has no
 // place in the sources any more, catches nothing and ends this test.
-func (p plant) test(t *testing.T, root string) verdict {
+func (p plant) test(t *testing.T, root string) outcome {
 	t.Helper()
 	// By GOFLAGS, so that it reaches the program that cmd/hanmadi's tests build.
 	overlay := p.overlay(t, root)
@@ -52,7 +52,7 @@ func (p plant) test(t *testing.T, root string) verdict {
 	cmd.Env = append(os.Environ(), "GOFLAGS=-overlay="+overlay)
 	out, err := cmd.Output()
 	if err == nil {
-		return verdict{survived: p.tests, output: "every test passed"}
+		return outcome{survived: p.tests, output: "every test passed"}
 	}
 	red, output, ran := readResults(t, out)
 	if !ran {
@@ -62,7 +62,7 @@ func (p plant) test(t *testing.T, root string) verdict {
 		}
 		t.Fatalf("no test ran, so nothing was caught: the edit does not compile?\n%s%s", output, stderr)
 	}
-	v := verdict{output: output}
+	v := outcome{output: output}
 	for _, name := range p.tests {
 		if !red[name] {
 			v.survived = append(v.survived, name)
