@@ -118,6 +118,24 @@ func TestRepeatedLineCostsNothing(t *testing.T) {
 	}
 }
 
+func TestKeysThatAreTaken(t *testing.T) {
+	f := newFixture(t, nil).onAir()
+	var all strings.Builder
+	for c := byte('!'); c <= '~'; c++ {
+		all.WriteByte(c)
+	}
+	for _, key := range []string{"k", strings.Repeat("k", 128), all.String(), "01JDZK0000000000000000000X", "K", "k,k"} {
+		_, first := f.sayAs("42", "줄", "Idempotency-Key", key)
+		resp, again := f.sayAs("42", "줄", "Idempotency-Key", key)
+		if resp.StatusCode != 201 || string(again) != string(first) {
+			t.Errorf("key %q: %d %s, want %s", key, resp.StatusCode, again, first)
+		}
+	}
+	if rows, _ := f.log.After(t.Context(), "7", 2, 100); len(rows) != 6 {
+		t.Errorf("6 keys have %d lines", len(rows))
+	}
+}
+
 // unread is a body that must not be asked for.
 type unread struct{ asked atomic.Bool }
 
