@@ -78,6 +78,21 @@ func TestLinesAreLimitedAndSaySo(t *testing.T) {
 	}
 }
 
+// A wait of less than a millisecond is one all the same.
+func TestShortWaitsAreAnnounced(t *testing.T) {
+	f := newFixture(t, nil)
+	rec := &response{header: http.Header{}}
+	req, err := http.NewRequestWithContext(t.Context(), "POST", "/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.server.refuse(&recorder{ResponseWriter: rec, requestID: "R"}, req, &chat.Refusal{Code: chat.RateRoom, RetryAfter: time.Microsecond})
+	var p problem
+	if err := json.Unmarshal([]byte(rec.body.String()), &p); err != nil || p.RetryAfterMS != 1 || rec.header.Get("Retry-After") != "1" {
+		t.Errorf("got %s after %s (%v), want 1 ms and 1 s", rec.body.String(), rec.header.Get("Retry-After"), err)
+	}
+}
+
 // What is refused for another reason costs no line, and still says how many
 // there are.
 func TestRefusedLinesCostNothing(t *testing.T) {

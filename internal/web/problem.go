@@ -43,12 +43,12 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		h.Set("WWW-Authenticate", `Bearer realm="hanmadi"`)
 	}
 	if ref.RetryAfter > 0 {
-		h.Set("Retry-After", strconv.FormatInt(int64((ref.RetryAfter+time.Second-1)/time.Second), 10))
+		h.Set("Retry-After", strconv.FormatInt(secondsUp(ref.RetryAfter), 10))
 	}
 	w.WriteHeader(e.Status)
 	_ = encodeJSON(w, problem{
 		Type: "/problems/" + string(ref.Code), Title: e.Title, Status: e.Status, Detail: ref.Detail(lang), Code: ref.Code,
-		RetryAfterMS: ref.RetryAfter.Milliseconds(), RequestID: rec.requestID, Params: ref.Params,
+		RetryAfterMS: (ref.RetryAfter + time.Millisecond - 1).Milliseconds(), RequestID: rec.requestID, Params: ref.Params,
 	})
 }
 
