@@ -116,12 +116,13 @@ func (r *run) judgeKeys(lines []chat.Row) (repeated int) {
 	}
 	for key, all := range byKey {
 		var first *chat.Row
-		for _, row := range lines {
+		for i := range lines {
+			row := &lines[i]
 			if row.Room == key.room && row.User.ID == key.user && strings.HasPrefix(row.Text+" ", key.user+" "+key.room+" "+key.key+" ") {
 				if first != nil {
 					r.t.Errorf("%v is in the log as #%d and as #%d", key, first.Seq, row.Seq)
 				}
-				first = &row
+				first = row
 			}
 		}
 		answers := 0
