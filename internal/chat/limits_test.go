@@ -283,14 +283,22 @@ func TestKeyIsInDoubtUntilTheLogHasMovedOn(t *testing.T) {
 		limits.want(t, "one may be logged", 9, 4)
 
 		log.land()
-		log.hangs, log.land = false, func() {}
+		log.hangs = false
 		if got := mustSend(t, desk, keyed("한 번", "k")); got.Row.Seq != 3 {
 			t.Errorf("asked again when it has landed: %+v", got.Row)
 		}
 		mustSend(t, desk, keyed("둘째", "l"))
+
+		// One that never lands: once a later line has its place, it cannot.
+		log.hangs, log.land = true, nil
+		_, err = desk.Send(t.Context(), keyed("셋째", "m"))
+		wantCode(t, "the commit hangs again", err, chat.LogOutcomeUnknown)
+		desk.Close()
+		log.hangs = false
+		mustSend(t, desk, line("딴 말"))
 		log.hangs = true
-		_, err = desk.Send(t.Context(), keyed("한 번 더", "m"))
-		wantCode(t, "and now nothing is in doubt", err, chat.LogUnavailable)
+		_, err = desk.Send(t.Context(), keyed("셋째", "m"))
+		wantCode(t, "its key, when another line has its place", err, chat.LogUnavailable)
 		desk.Close()
 	})
 }
