@@ -135,7 +135,7 @@ func (d *Desk) Send(ctx context.Context, draft Draft) (Receipt, error) {
 		d.opts.OnUnlinked(draft.Room)
 	}
 	if err != nil {
-		return Receipt{}, err
+		return Receipt{}, r.inDoubt(req.idem, err)
 	}
 	return Receipt{Row: rows[len(rows)-1], Linked: linked}, nil
 }

@@ -241,6 +241,68 @@ func (u *unreadable) ByIdem(ctx context.Context, room, idem string) (chat.Row, b
 	return u.Memory.ByIdem(ctx, room, idem)
 }
 
+// stuck is a log whose commit hangs: whoever gives up waiting for it is told
+// that the outcome is unknown, and whoever comes after it that surely nothing was
+// added. The commit ends well when it is let go.
+type stuck struct {
+	*logtest.Memory
+	hangs bool
+	land  func()
+}
+
+func (s *stuck) Append(ctx context.Context, room string, after int64, rows []chat.Row) ([]chat.Row, error) {
+	switch {
+	case !s.hangs:
+		return s.Memory.Append(ctx, room, after, rows)
+	case s.land != nil:
+		return nil, fmt.Errorf("%w: no room behind it", chat.ErrLogUnavailable)
+	}
+	s.land = func() { _, _ = s.Memory.Append(context.WithoutCancel(ctx), room, after, rows) }
+	<-ctx.Done()
+	return nil, fmt.Errorf("%w: %w", chat.ErrOutcomeUnknown, ctx.Err())
+}
+
+// While a line may still come to be logged, nobody who sends its key again is
+// told that it surely was not.
+func TestKeyIsInDoubtUntilTheLogHasMovedOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &stuck{Memory: logtest.NewMemory("M")}
+		desk, limits := payingDesk(t, log, newPresence(), chat.DeskOptions{})
+		log.hangs = true
+		_, err := desk.Send(t.Context(), keyed("한 번", "k"))
+		wantCode(t, "the commit hangs", err, chat.LogOutcomeUnknown)
+		desk.Close()
+		for range 2 {
+			_, err = desk.Send(t.Context(), keyed("한 번", "k"))
+			wantCode(t, "the same key behind it", err, chat.LogOutcomeUnknown)
+			desk.Close()
+		}
+		_, err = desk.Send(t.Context(), keyed("둘째", "l"))
+		wantCode(t, "another key behind it", err, chat.LogUnavailable)
+		desk.Close()
+		limits.want(t, "one may be logged", 9, 4)
+
+		log.land()
+		log.hangs = false
+		if got := mustSend(t, desk, keyed("한 번", "k")); got.Row.Seq != 3 {
+			t.Errorf("asked again when it has landed: %+v", got.Row)
+		}
+		mustSend(t, desk, keyed("둘째", "l"))
+
+		// One that never lands: once a later line has its place, it cannot.
+		log.hangs, log.land = true, nil
+		_, err = desk.Send(t.Context(), keyed("셋째", "m"))
+		wantCode(t, "the commit hangs again", err, chat.LogOutcomeUnknown)
+		desk.Close()
+		log.hangs = false
+		mustSend(t, desk, line("딴 말"))
+		log.hangs = true
+		_, err = desk.Send(t.Context(), keyed("셋째", "m"))
+		wantCode(t, "its key, when another line has its place", err, chat.LogUnavailable)
+		desk.Close()
+	})
+}
+
 // A room is not forgotten while an append is under way that nobody waits for
 // any more: a second worker would append beside the first.
 func TestRoomIsKeptWhileItIsWorkedOn(t *testing.T) {

@@ -77,6 +77,7 @@ type room struct {
 	queue   []*request          // guarded by mu
 	working bool                // guarded by mu
 	claimed map[string]struct{} // guarded by mu: idems of requests being answered
+	unsure  map[string]struct{} // guarded by mu: idems of keys whose line may still come to be logged
 }
 
 type rooms struct {
@@ -127,7 +128,7 @@ func (rs *rooms) acquire(name string, keep int) *room {
 		if len(rs.byName) >= keep {
 			rs.dropOneLocked()
 		}
-		r = &room{name: name, claimed: map[string]struct{}{}}
+		r = &room{name: name, claimed: map[string]struct{}{}, unsure: map[string]struct{}{}}
 		rs.byName[name] = r
 	}
 	r.users++
@@ -288,8 +289,44 @@ func (d *Desk) conclude(r *room, req *request) {
 		d.opts.Limits.Return(req.line, d.opts.Now())
 	}
 	if req.line.Key != "" {
+		if isUnknown(req.err) {
+			r.doubt(req.idem, d.opts.MaxQueued)
+		}
 		r.unclaim(req.idem)
 	}
+}
+
+// doubt remembers a key whose line may still come to be logged: an append that
+// was given up may end well long after.
+func (r *room) doubt(idem string, most int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.unsure) < most {
+		r.unsure[idem] = struct{}{}
+	}
+}
+
+// settleDoubts is called when an append has gone well: whatever was under way
+// before it is in the log by now, or has come too late for its place.
+func (r *room) settleDoubts() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clear(r.unsure)
+}
+
+// inDoubt says of a line with a key that was not logged this time that it may
+// be all the same.
+func (r *room) inDoubt(idem string, err error) error {
+	var ref *Refusal
+	if !errors.As(err, &ref) || ref.Code != LogUnavailable {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, unsure := r.unsure[idem]; unsure {
+		return refuseUnknown(err)
+	}
+	return err
 }
 
 // unclaimOwn lets the key of a line go that no worker has.
@@ -407,6 +444,7 @@ func (d *Desk) settled(r *room, st State, batch []*request, stored []Row) {
 		}
 	}
 	started := st.Live() && (before.Broadcast.Seq != st.Broadcast.Seq)
+	r.settleDoubts()
 	d.rooms.know(r, &st)
 	d.presence.Nudge(r.name, st.Seq)
 	if started {

@@ -133,8 +133,9 @@ func (b *Buckets[K]) lock(key K, now time.Time) holding {
 	h := holding{shard: &b.shards[hash%shards], hash: hash, each: b.each, depth: b.depth, most: b.most, dropped: &b.dropped,
 		now: int64(now.Sub(b.epoch))}
 	h.shard.mu.Lock()
-	h.full, h.held = h.shard.full[hash]
-	h.full = max(h.full, h.now)
+	if h.full, h.held = h.shard.full[hash]; !h.held || h.full < h.now {
+		h.full = h.now
+	}
 	return h
 }
 

@@ -3,6 +3,7 @@ package moderate
 import (
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -85,6 +86,7 @@ func TestFullBucketAnnouncesNothing(t *testing.T) {
 }
 
 func TestNoMoreIsTakenThanThereIs(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4)) // there is no fake time here
 	b, now := NewBuckets[string](Per(1000, time.Hour), 1000), time.Now()
 	var taken atomic.Int64
 	var wg sync.WaitGroup

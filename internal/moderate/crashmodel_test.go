@@ -3,7 +3,6 @@ package moderate_test
 import (
 	"context"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -43,9 +42,10 @@ func (r *run) judge() verdict {
 			v.lost++
 		}
 	}
-	r.judgeLog()
-	v.repeated = r.judgeKeys()
-	r.judgeRefusedLines()
+	lines := r.lines()
+	r.judgeLog(lines)
+	v.repeated = r.judgeKeys(lines)
+	r.judgeRefusedLines(lines)
 	for _, p := range r.processes() {
 		r.judgeBuckets(p, "user", rates.User, chat.RateUser, func(a *attempt) string { return a.user })
 		r.judgeBuckets(p, "room", rates.Room, chat.RateRoom, func(a *attempt) string { return a.room })
@@ -80,13 +80,13 @@ func (r *run) lines() (all []chat.Row) {
 
 // Every line of the log was sent, and logged once, whatever it had to be sent;
 // every line that was answered with 201 is there.
-func (r *run) judgeLog() {
+func (r *run) judgeLog(lines []chat.Row) {
 	sent, times := map[string]bool{}, map[string]int{}
 	for _, a := range r.attempts {
 		sent[a.room+"\x00"+a.user+"\x00"+a.text] = true
 	}
 	logged := map[string]chat.Row{}
-	for _, row := range r.lines() {
+	for _, row := range lines {
 		logged[row.ID] = row
 		if !sent[row.Room+"\x00"+row.User.ID+"\x00"+row.Text] {
 			r.t.Errorf("nobody has said %+v", row)
@@ -107,7 +107,7 @@ func (r *run) judgeLog() {
 
 // A key has one line at most, and everybody who sends it is told of that one,
 // or that it says something else, or to ask again.
-func (r *run) judgeKeys() (repeated int) {
+func (r *run) judgeKeys(lines []chat.Row) (repeated int) {
 	byKey := map[scope][]*attempt{}
 	for _, a := range r.attempts {
 		if a.key != "" {
@@ -116,12 +116,13 @@ func (r *run) judgeKeys() (repeated int) {
 	}
 	for key, all := range byKey {
 		var first *chat.Row
-		for _, row := range r.lines() {
+		for i := range lines {
+			row := &lines[i]
 			if row.Room == key.room && row.User.ID == key.user && strings.HasPrefix(row.Text+" ", key.user+" "+key.room+" "+key.key+" ") {
 				if first != nil {
 					r.t.Errorf("%v is in the log as #%d and as #%d", key, first.Seq, row.Seq)
 				}
-				first = &row
+				first = row
 			}
 		}
 		answers := 0
@@ -150,58 +151,50 @@ func (r *run) inFlight(a *attempt, all []*attempt) bool {
 	})
 }
 
-// Refused is not logged: not then, and not later, unless it was sent again. (A
-// mismatch, or a key in flight, says nothing of the line itself.)
-func (r *run) judgeRefusedLines() {
-	for _, row := range r.lines() {
-		at := r.disk.stored[row.ID]
+// What was refused is not logged. And who was told that a key's line is surely
+// not logged was told so in view of what was asked before at the same node.
+func (r *run) judgeRefusedLines(lines []chat.Row) {
+	for _, row := range lines {
+		by := r.attemptOf(row)
 		for _, a := range r.attempts {
-			if a.room != row.Room || a.user != row.User.ID || a.text != row.Text || a.row != nil {
-				continue
-			}
-			switch a.code {
-			case "", chat.LogOutcomeUnknown, chat.IdempotencyMismatch, chat.IdempotencyInFlight:
-				continue
-			}
-			again := slices.ContainsFunc(r.attempts, func(o *attempt) bool {
-				return o != a && o.room == a.room && o.user == a.user && o.text == a.text && !o.end.Before(a.end) && !o.start.After(at)
-			})
-			if !at.After(a.end) || !again {
-				r.t.Errorf("%+v was refused, and logged at %s", *a, at)
+			refused := a.code != "" && a.code != chat.LogOutcomeUnknown
+			switch {
+			case a == by && refused:
+				r.t.Errorf("%+v was refused, and logged at %s", *a, r.disk.stored[row.ID])
+			case a.key != "" && scopeOf(a) == scopeOf(by) && a.code == chat.LogUnavailable && a.process == by.process && by.end.Before(a.start):
+				r.t.Errorf("%+v was told that it is not logged, and what was asked before, %+v, was logged at %s", *a, *by, r.disk.stored[row.ID])
 			}
 		}
 	}
 }
 
-// taken is a token that was taken for certain, or may have been.
+func (r *run) attemptOf(row chat.Row) *attempt {
+	i := slices.IndexFunc(r.attempts, func(a *attempt) bool { return a.id == row.ID })
+	return r.attempts[i] // every line has one, see judgeLog
+}
+
+// taken is a token that was taken, for certain or perhaps.
 type taken struct {
 	from, to time.Time // when it was taken; where it was given back, until then
 	kept     bool      // its line is in the log
 	maybe    bool      // nobody knows: it may have been kept
 }
 
-// judgeBuckets holds one kind of bucket, in one life of the program, against a
-// jar of tokens of which nothing is known but when requests came and ended.
+// judgeBuckets holds one kind of bucket, in one life of a node, against a jar
+// of tokens of which nothing is known but when requests came and ended.
 func (r *run) judgeBuckets(process int, what string, rate moderate.Rate, code chat.Code, keyOf func(*attempt) string) {
-	lines := map[string]chat.Row{} // of this process, by what was said
-	for _, row := range r.lines() {
-		if p, _, _ := strings.Cut(row.ID, "-"); p == "P"+strconv.Itoa(process) {
-			lines[row.Room+row.Text] = row
-		}
-	}
 	byKey := map[string][]*attempt{}
 	for _, a := range r.attempts {
-		if a.process == process && a.user != a.room {
+		switch {
+		case a.process != process:
+		case a.user != a.room:
 			byKey[keyOf(a)] = append(byKey[keyOf(a)], a)
-		}
-	}
-	for _, a := range r.attempts {
-		if a.process == process && a.user == a.room && a.code == code {
+		case a.code == code:
 			r.t.Errorf("the presenter was refused: %+v", *a)
 		}
 	}
 	for key, all := range byKey {
-		tokens := r.tokens(all, lines)
+		tokens := r.tokens(all)
 		r.judgeMost(what+" "+key, rate, tokens)
 		for _, a := range all {
 			if a.code == code && !couldBeEmpty(rate, tokens, a) {
@@ -211,34 +204,21 @@ func (r *run) judgeBuckets(process int, what string, rate moderate.Rate, code ch
 	}
 }
 
-// tokens says of each attempt what it may have taken, and when.
-func (r *run) tokens(all []*attempt, lines map[string]chat.Row) (out []taken) {
-	seen := map[string]bool{}
+// tokens says of each attempt what it may have taken, and when. One that this
+// bucket refused has taken none.
+func (r *run) tokens(all []*attempt) (out []taken) {
 	for _, a := range all {
-		row, logged := lines[a.room+a.text]
-		stored := r.disk.stored[row.ID]
-		mine := logged && !seen[row.ID] && !a.start.After(stored) && (a.row != nil && a.row.ID == row.ID || a.code == chat.LogOutcomeUnknown || a.code == "")
+		stored, kept := r.disk.stored[a.id]
 		switch {
-		case mine && a.row == nil && a.key != "" && r.answeredBy(all, a, row, stored):
-			out = append(out, taken{from: a.start, to: a.end, maybe: true})
-		case mine:
-			seen[row.ID] = true
+		case kept:
 			out = append(out, taken{from: a.start, to: stored, kept: true})
 		case a.code == chat.LogOutcomeUnknown || a.code == "" && a.row == nil:
 			out = append(out, taken{from: a.start, to: a.end, maybe: true})
-		default:
+		case a.code == chat.LogUnavailable || a.row != nil:
 			out = append(out, taken{from: a.start, to: a.end})
 		}
 	}
 	return out
-}
-
-// answeredBy reports whether a later attempt with the same key began before the
-// line was stored: then either of them may have paid for it.
-func (r *run) answeredBy(all []*attempt, a *attempt, row chat.Row, stored time.Time) bool {
-	return slices.ContainsFunc(all, func(o *attempt) bool {
-		return o != a && o.key == a.key && o.user == a.user && o.room == a.room && o.text == a.text && o.start.After(a.start) && !o.start.After(stored)
-	})
 }
 
 // judgeMost checks that in no stretch of time more lines went through than a

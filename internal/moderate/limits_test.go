@@ -113,6 +113,16 @@ func TestReturnAndCheck(t *testing.T) {
 		}
 		l.Return(d, now)
 	}
+	l = NewLimits(usual)
+	for range 3 {
+		if err := l.Take(d, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.Return(d, now)
+	if user, room, address := l.User("42", now).Left, l.rooms.Level("7", now).Left, l.addresses.Level(d.Address, now).Left; user != 18 || room != 198 || address != 2998 {
+		t.Errorf("three taken, one given back: %d, %d and %d are left; want 18, 198 and 2998", user, room, address)
+	}
 }
 
 func TestPresenterAndOperatorAreExempt(t *testing.T) {

@@ -78,6 +78,21 @@ func TestLinesAreLimitedAndSaySo(t *testing.T) {
 	}
 }
 
+// A wait of less than a millisecond is one all the same.
+func TestShortWaitsAreAnnounced(t *testing.T) {
+	f := newFixture(t, nil)
+	rec := &response{header: http.Header{}}
+	req, err := http.NewRequestWithContext(t.Context(), "POST", "/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.server.refuse(&recorder{ResponseWriter: rec, requestID: "R"}, req, &chat.Refusal{Code: chat.RateRoom, RetryAfter: time.Microsecond})
+	var p problem
+	if err := json.Unmarshal([]byte(rec.body.String()), &p); err != nil || p.RetryAfterMS != 1 || rec.header.Get("Retry-After") != "1" {
+		t.Errorf("got %s after %s (%v), want 1 ms and 1 s", rec.body.String(), rec.header.Get("Retry-After"), err)
+	}
+}
+
 // What is refused for another reason costs no line, and still says how many
 // there are.
 func TestRefusedLinesCostNothing(t *testing.T) {
@@ -115,6 +130,24 @@ func TestRepeatedLineCostsNothing(t *testing.T) {
 	f.wantProblem("none is left", resp, body, chat.RateUser)
 	if resp, again := f.sayAs("42", "한 번", "Idempotency-Key", "k"); resp.StatusCode != 201 || string(again) != string(first) {
 		t.Errorf("with none left: %d %s, want %s", resp.StatusCode, again, first)
+	}
+}
+
+func TestKeysThatAreTaken(t *testing.T) {
+	f := newFixture(t, nil).onAir()
+	var all strings.Builder
+	for c := byte('!'); c <= '~'; c++ {
+		all.WriteByte(c)
+	}
+	for _, key := range []string{"k", strings.Repeat("k", 128), all.String(), "01JDZK0000000000000000000X", "K", "k,k"} {
+		_, first := f.sayAs("42", "줄", "Idempotency-Key", key)
+		resp, again := f.sayAs("42", "줄", "Idempotency-Key", key)
+		if resp.StatusCode != 201 || string(again) != string(first) {
+			t.Errorf("key %q: %d %s, want %s", key, resp.StatusCode, again, first)
+		}
+	}
+	if rows, _ := f.log.After(t.Context(), "7", 2, 100); len(rows) != 6 {
+		t.Errorf("6 keys have %d lines", len(rows))
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"sync/atomic"
@@ -15,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/coder/websocket"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -128,6 +130,51 @@ func TestConnectionsPerAddress(t *testing.T) {
 			t.Errorf("all are closed, and these are counted: %v", open)
 		}
 	})
+}
+
+// A link is a connection that has left the server's hands: it counts until it
+// ends.
+func TestLinksCountAsConnections(t *testing.T) {
+	f := newFixture(t, nil)
+	metrics := NewMetrics(prometheus.NewRegistry())
+	server := httptest.NewUnstartedServer(f.server.All())
+	server.Listener = BoundListener(server.Listener, 2, func(netip.Addr) bool { return false }, metrics)
+	server.Start()
+	defer server.Close()
+	dial := func(user string) *websocket.Conn {
+		ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+		defer cancel()
+		conn, _, err := websocket.Dial(ctx, server.URL+"/v1/presenter", &websocket.DialOptions{HTTPHeader: http.Header{"Token": {user}},
+			HTTPClient: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}})
+		if err != nil {
+			return nil
+		}
+		return conn
+	}
+	first, second := dial("1"), dial("2")
+	if first == nil || second == nil {
+		t.Fatal("two links were not taken")
+	}
+	if third := dial("3"); third != nil {
+		t.Error("a third was taken")
+	}
+	if got := read(t, second); !strings.Contains(got, `"welcome"`) {
+		t.Errorf("the second link is told %s", got)
+	}
+	_ = first.CloseNow()
+	deadline := time.After(15 * time.Second)
+	for {
+		if third := dial("3"); third != nil {
+			_ = third.CloseNow()
+			break
+		}
+		select {
+		case <-deadline:
+			t.Fatal("the first link is gone for 15 s, and its place is not free")
+		default:
+		}
+	}
+	_ = second.CloseNow()
 }
 
 // counted reads a counter that has no labels.
