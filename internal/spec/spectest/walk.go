@@ -87,6 +87,18 @@ func (n node) checkExamples() error {
 	return errors.Join(errs...)
 }
 
+// Open are the places of objects that may have members which are not documented.
+func (d *Documents) Open() (all []string) {
+	for _, root := range []node{d.openAPI(), d.asyncAPI()} {
+		root.walk(func(n node) {
+			if n.member("additionalProperties") == true {
+				all = append(all, strings.TrimPrefix(n.at, base))
+			}
+		})
+	}
+	return all
+}
+
 // Operation is one of the HTTP document's.
 type Operation struct {
 	Method, Path string
