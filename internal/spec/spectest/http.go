@@ -96,7 +96,7 @@ func (d *Documents) check(e *exchange) error {
 	if !response.exists() {
 		return fmt.Errorf("the status is not documented")
 	}
-	errs := []error{checkAnswer(e, response), checkRefusal(e, op.get("x-refusals").texts())}
+	errs := []error{checkAnswer(e, response), checkRefusal(e, op.get("x-refusals").texts()), d.checkStream(path, e)}
 	if e.status < 300 {
 		errs = append(errs, checkRequest(e, item, op))
 	}
@@ -106,8 +106,11 @@ func (d *Documents) check(e *exchange) error {
 // checkNoRoute is for what no operation can document: unknown paths, other
 // methods, foreign hosts.
 func (d *Documents) checkNoRoute(e *exchange) error {
+	if e.request.Method == http.MethodOptions && e.status == http.StatusNoContent {
+		return checkAnswer(e, d.openAPI().get("components", "responses", "Preflight"))
+	}
 	return errors.Join(checkAnswer(e, d.openAPI().get("components", "responses", "Refused")),
-		checkRefusal(e, []string{string(chat.NotFound), string(chat.MethodNotAllowed), string(chat.HostForeign)}))
+		checkRefusal(e, []string{string(chat.NotFound), string(chat.MethodNotAllowed), string(chat.HostForeign), string(chat.OriginForeign)}))
 }
 
 // ofHTTP are headers of the protocol itself, which documents do not list.
@@ -188,6 +191,31 @@ func checkBody(what string, of node, contentType string, body []byte) error {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	return nil
+}
+
+// checkStream holds the events of a stream against the messages of its channel.
+// The last one may have been cut off.
+func (d *Documents) checkStream(path string, e *exchange) error {
+	if e.header.Get("Content-Type") != "text/event-stream" {
+		return nil
+	}
+	var errs []error
+	events := strings.Split(e.body.String(), "\n\n")
+	for _, event := range events[:len(events)-1] {
+		fields := map[string]string{}
+		for line := range strings.Lines(event) {
+			name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ": ")
+			fields[name] = value
+		}
+		if data, ok := fields["data"]; ok {
+			name, err := d.Message(path, Server, []byte(data))
+			if err == nil && name != fields["event"] {
+				err = fmt.Errorf("a message %s is called %s", name, fields["event"])
+			}
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // problem is a refusal as a client reads it.

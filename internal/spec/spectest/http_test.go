@@ -67,6 +67,31 @@ var lies = []lie{
 	{name: "more was taken than is documented", want: "request", status: 201, body: sent, asked: `{"text":1}`},
 }
 
+func TestStreamsTellLies(t *testing.T) {
+	const skipped = `data: {"type":"skipped","to":5}`
+	for stream, want := range map[string]string{
+		"retry: 3000\nid: 1\n\n:\n\nid: 5\nevent: skipped\n" + skipped + "\n\nid: 6\nevent: ev": "",
+		"id: 5\nevent: skipped\ndata: {\"type\":\"skipped\"}\n\n":                               "missing property 'to'",
+		"id: 5\nevent: events\n" + skipped + "\n\n":                                             "a message skipped is called events",
+		"id: 5\nevent: pong\ndata: pong\n\n":                                                    "no such message",
+	} {
+		mux := http.NewServeMux()
+		mux.HandleFunc("GET /v1/rooms/{room}/events", func(w http.ResponseWriter, _ *http.Request) {
+			h := w.Header()
+			h.Set("X-Request-Id", "R")
+			h.Set("Cache-Control", "no-store")
+			h.Set("Vary", "Accept")
+			h.Set("Content-Type", "text/event-stream")
+			_, _ = w.Write([]byte(stream))
+		})
+		heard := &hearing{TB: t}
+		Handler(heard, mux).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/v1/rooms/7/events", nil))
+		if got := strings.Join(heard.said, "\n"); want == "" && got != "" || !strings.Contains(got, want) {
+			t.Errorf("%q: got %q, want it to say %q", stream, got, want)
+		}
+	}
+}
+
 func (l lie) tell(w http.ResponseWriter, r *http.Request) {
 	_, _ = r.Body.Read(make([]byte, 1000))
 	h := w.Header()
