@@ -6,7 +6,8 @@ PART     := .ci/part
 
 # package:target, each fuzzed on its own: the tool takes one at a time.
 FUZZ := internal/text:FuzzMessage internal/wire:FuzzDecode internal/wire:FuzzDecodeClient internal/wire:FuzzDecodeServer \
-        internal/token:FuzzClaims internal/seal:FuzzParseKeySet internal/web:FuzzDraft internal/web:FuzzQuery
+        internal/token:FuzzClaims internal/seal:FuzzParseKeySet internal/web:FuzzDraft internal/web:FuzzQuery \
+        internal/web:FuzzOriginal internal/token:FuzzGateway internal/directory:FuzzAnswer
 
 .PHONY: run test check bench tools format vet unit fuzz lint planted crash build
 

@@ -322,3 +322,23 @@ func TestLinkedPresenterGoesLiveWithoutALine(t *testing.T) {
 		}
 	})
 }
+
+func FuzzAnswer(f *testing.F) {
+	for _, seed := range []string{yes, no, `{"data":{"alive":true,"roomIdx":"r-9"}}`, `{"data":{"alive":true,"roomIdx":null}}`, `{"data":{"alive":null}}`,
+		`{"data":{"alive":true,"roomIdx":1e9}}`, `{"data":{"alive":true,"roomIdx":-1}}`, `{"data":{"alive":true,"alive":false}}`, `{"data":[]}`, `null`} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		word, err := parseAnswer(data)
+		switch {
+		case err != nil && word != (chat.Word{}):
+			t.Errorf("%q: an error and a word, %+v", data, word)
+		case err != nil && len(err.Error()) > 500:
+			t.Errorf("%q: an error of %d bytes", data, len(err.Error()))
+		case err == nil && word.Broadcast != "" && !chat.ValidID(word.Broadcast):
+			t.Errorf("%q: broadcast %q is no id", data, word.Broadcast)
+		case err == nil && word.At.IsZero():
+			t.Errorf("%q: a word that was never said", data)
+		}
+	})
+}

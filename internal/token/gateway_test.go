@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/hanmadi/hanmadi/internal/chat"
+	"github.com/hanmadi/hanmadi/internal/text"
 )
 
 const gatewaySecret = "a gateway's secret of 32 bytes or more"
@@ -120,4 +121,31 @@ func TestAddressThatLimitsAreCountedFor(t *testing.T) {
 			t.Errorf("peer %s, X-Forwarded-For %q: got %s exempt=%v, want %s %v", c.peer, c.forwarded, got, exempt, c.want, c.exempt)
 		}
 	}
+}
+
+// Whatever stands in the headers, who is believed has an id and a name that were
+// cleaned, and came with the secret; an address is never one of the gateway's.
+func FuzzGateway(f *testing.F) {
+	f.Add("42", "%ED%95%98+x", gatewaySecret, "203.0.113.9, 10.9.9.9", false)
+	f.Add("a b", "%zz", "x", "[2001:db8::1]:443", true)
+	f.Add("", "a,b", "", "rubbish,, ,::ffff:10.0.0.1", true)
+	f.Fuzz(func(t *testing.T, id, nickname, secret, forwarded string, doubled bool) {
+		h := http.Header{"X-Forward-Useridx": {id}, "X-Forward-Nickname": {nickname}, "X-Gateway-Secret": {secret}, "X-Forwarded-For": {forwarded}}
+		if doubled {
+			h.Add("X-Forward-Useridx", id)
+		}
+		g, peer := gateway(), netip.MustParseAddr("10.1.2.3")
+		user, found, err := g.User(&http.Request{Header: h}, peer)
+		switch {
+		case !found:
+			t.Error("identity headers that were not seen")
+		case err == nil && (secret != gatewaySecret || doubled || user.ID != id || !chat.ValidID(id) || user.Nickname != text.Nickname(user.Nickname, "")):
+			t.Errorf("believed %+v", user)
+		case err != nil && user.ID+user.Nickname != "":
+			t.Errorf("refused (%v) and named %+v", err, user)
+		}
+		if client, exempt := g.Client(h, peer); !client.IsValid() || g.Trusts(client) != exempt {
+			t.Errorf("X-Forwarded-For %q: %s, exempt %t", forwarded, client, exempt)
+		}
+	})
 }
