@@ -160,8 +160,14 @@ func (p *platform) checkSubprotocol() {
 	if conn.Subprotocol() != "hanmadi" || strings.Contains(resp.Header.Get("Sec-WebSocket-Protocol"), token) {
 		p.t.Errorf("the subprotocol that was taken: %q", resp.Header.Get("Sec-WebSocket-Protocol"))
 	}
-	if _, data, err := conn.Read(p.t.Context()); err != nil || !strings.Contains(string(data), `"welcome"`) {
+	_, data, err := conn.Read(p.t.Context())
+	var welcome frame
+	if err != nil || json.Unmarshal(data, &welcome) != nil || welcome.Type != "welcome" {
 		p.t.Errorf("got %s %v, want a welcome", data, err)
+	}
+	// What the samples say of time-outs is made for this.
+	if welcome.HeartbeatS != 25 {
+		p.t.Errorf("a heartbeat every %d s; the samples end what is silent for three of 25 s", welcome.HeartbeatS)
 	}
 }
 

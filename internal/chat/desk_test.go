@@ -467,9 +467,11 @@ func TestNoLineSlipsInBehindTheEnd(t *testing.T) {
 			t.Fatal(err)
 		}
 		waitFor(t, func() bool { return said.Load() > int64(round) })
+		before := refused.Load()
 		if _, err := nodes[random.IntN(2)].EndBroadcast(t.Context(), "7", operator, "operator", nil); err != nil {
 			t.Fatal(err)
 		}
+		waitFor(t, func() bool { return refused.Load() > before }) // somebody has tried behind the end
 	}
 	stop()
 	wg.Wait()
@@ -482,9 +484,6 @@ func TestNoLineSlipsInBehindTheEnd(t *testing.T) {
 			t.Fatalf("line %d of broadcast %q stands where %q runs", row.Seq, row.Broadcast, st.Broadcast.ID)
 		}
 		st = st.Apply(row)
-	}
-	if refused.Load() == 0 {
-		t.Error("nothing was ever refused: the test saw no race")
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/hanmadi/hanmadi/internal/chat"
 	"github.com/hanmadi/hanmadi/internal/spec/spectest"
+	"github.com/hanmadi/hanmadi/internal/text"
 	"github.com/hanmadi/hanmadi/internal/token"
 )
 
@@ -275,4 +276,35 @@ func TestRoomServersContract(t *testing.T) {
 	f.wantProblem("no id", resp, body, chat.BodyInvalid)
 	resp, body = f.call("POST", "/check", `{"presenterIdx":null}`)
 	f.wantProblem("null", resp, body, chat.RoomInvalid)
+}
+
+func FuzzOriginal(f *testing.F) {
+	for _, seed := range []string{`{"presenterIdx":7,"userType":"viewer","textMessage":"안녕"}`, `{"presenterIdx":"u-7_x","textMessage":"a","token":"x.y.z"}`,
+		`{"roomIdx":1234567890123456789,"textMessage":"a"}`, `{"presenterIdx":null,"textMessage":null}`, `{"presenterIdx":-7,"textMessage":"a"}`,
+		`{"presenterIdx":07,"textMessage":"a"}`, `{"presenterIdx":7e1,"textMessage":"a"}`, `{"presenterIdx":true,"textMessage":"a"}`,
+		`{"presenterIdx":{"a":1},"textMessage":"a"}`, `{"PRESENTERIDX":8,"presenterIdx":7,"textMessage":"a"}`, `{"presenterIdx":"\u0037","textMessage":"a"}`} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		got, err := decodeOriginal(data)
+		if err != nil {
+			wantKnown(t, err)
+			return
+		}
+		for what, v := range map[string]id{"presenterIdx": got.PresenterIdx, "roomIdx": got.RoomIdx} {
+			if v != "" && !chat.ValidID(string(v)) {
+				t.Errorf("%q: %s %q is no id", data, what, v)
+			}
+		}
+		if clean, err := text.Message(got.TextMessage); err != nil || clean != got.TextMessage {
+			t.Errorf("%q is not clean", got.TextMessage)
+		}
+		again, err := json.Marshal(got)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if back, err := decodeOriginal(again); err != nil || back != got {
+			t.Errorf("%q became %+v, and that, written again, %+v %v", data, got, back, err)
+		}
+	})
 }
