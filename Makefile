@@ -5,7 +5,7 @@ FUZZTIME ?= 7s
 PART     := .ci/part
 
 # package:target, each fuzzed on its own: the tool takes one at a time.
-FUZZ := internal/text:FuzzMessage internal/wire:FuzzDecode internal/wire:FuzzDecodeClient internal/wire:FuzzDecodeServer \
+FUZZ := internal/text:FuzzMessage internal/wire:FuzzDecode internal/wire:FuzzDecodeClient internal/wire:FuzzDecodeServer internal/wire:FuzzServerSent \
         internal/token:FuzzClaims internal/seal:FuzzParseKeySet internal/web:FuzzDraft internal/web:FuzzQuery internal/web:FuzzFollow
 
 .PHONY: run test check bench tools format vet unit fuzz lint planted crash build

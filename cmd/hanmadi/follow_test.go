@@ -40,6 +40,34 @@ func TestFollowersAcrossRestarts(t *testing.T) {
 	}
 }
 
+// TestListenFollows has the program itself follow, with no token.
+func TestListenFollows(t *testing.T) {
+	s := startServer(t, "serve", "HANMADI_DRAIN_OVER=0s")
+	s.openBroadcast("7")
+	token := mint(t, "42", "하늘")
+	listen := s.program("", "listen", "--follow", "7", "--json", "--count", "3")
+	listen.awaitSaid("following room 7 from #1")
+	s.say(token, "7", "하나")
+	s.stop()
+	s.start()
+	s.say(token, "7", "둘")
+	s.say(token, "7", "셋")
+	listen.said()
+	var seqs []int64
+	for _, e := range listen.listened() {
+		seqs = append(seqs, e.Seq)
+	}
+	if want := []int64{2, 3, 4}; !slices.Equal(seqs, want) {
+		t.Errorf("got seqs %v, want %v; it told:\n%s", seqs, want, listen.err.String())
+	}
+	beyond := s.program("", "listen", "--follow", "7", "--after", "99", "--count", "1")
+	beyond.awaitSaid("the server has another log")
+	beyond.awaitSaid("following room 7 from #4")
+	if refused := s.program("not a token", "listen", "--follow", "7"); refused.wait() == exitOK || !strings.Contains(refused.err.String(), "token.invalid") {
+		t.Errorf("with a bad token: %s", refused.err.String())
+	}
+}
+
 // seen is what a viewer has of a room.
 type seen struct {
 	*testing.T
