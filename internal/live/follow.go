@@ -110,7 +110,6 @@ func (h *Hub) from(ctx context.Context, a Following, st chat.State) (int64, erro
 
 // open begins the stream.
 func (f *follower) open(a Following, st chat.State, cursor int64) {
-	_ = f.out.SetReadDeadline(time.Time{}) // the server's own would end the request's context
 	header := f.w.Header()
 	header.Set("Content-Type", "text/event-stream")
 	header.Set("Cache-Control", "no-store")
