@@ -5,7 +5,7 @@ FUZZTIME ?= 5s
 PART     := .ci/part
 
 # package:target, each fuzzed on its own: the tool takes one at a time.
-FUZZ := internal/text:FuzzMessage internal/text:FuzzSearch internal/wire:FuzzDecode internal/wire:FuzzDecodeClient internal/wire:FuzzDecodeServer \
+FUZZ := internal/text:FuzzMessage internal/text:FuzzSearch internal/wire:FuzzDecode internal/wire:FuzzDecodeClient internal/wire:FuzzDecodeServer internal/wire:FuzzServerSent \
         internal/token:FuzzClaims internal/token:FuzzParseSet internal/token:FuzzGatewayHeaders internal/seal:FuzzParseKeySet \
         internal/web:FuzzDraft internal/web:FuzzQuery internal/web:FuzzFollow internal/web:FuzzOriginal internal/directory:FuzzParseAnswer internal/live:FuzzOriginalStart
 

@@ -165,7 +165,7 @@ type BroadcastConfig struct {
 
 // DrainConfig is how the program stops.
 type DrainConfig struct {
-	Over time.Duration `default:"20s" help:"Time over which goodbyes to the links are spread at a stop."`
+	Over time.Duration `default:"20s" help:"Time over which goodbyes to links and followers are spread at a stop."`
 }
 
 // LoggingConfig is the program's own log.

@@ -21,14 +21,15 @@ import (
 
 type listenCmd struct {
 	caller `embed:""`
-	After  int64 `default:"-1" help:"Last seq that you have; -1: from the start of the running broadcast."`
-	Count  int64 `help:"Stop after this many events; 0: never."`
-	JSON   bool  `help:"Print events as JSON, one a line, hidden ones included."`
+	Follow string `placeholder:"ROOM" help:"Follow a room as a viewer does, over server-sent events; the token may be left out."`
+	After  int64  `default:"-1" help:"Last seq that you have; -1: from the start of the running broadcast, or, with --follow, from now on."`
+	Count  int64  `help:"Stop after this many events; 0: never."`
+	JSON   bool   `help:"Print events as JSON, one a line, hidden ones included."`
 }
 
 // Help is shown under --help.
 func (listenCmd) Help() string {
-	return "The token is taken from HANMADI_TOKEN or HANMADI_TOKEN_FILE; its user is the presenter. Every frame's signature is verified. A link that breaks is opened again where it stood."
+	return "The token is taken from HANMADI_TOKEN or HANMADI_TOKEN_FILE; its user is the presenter, unless --follow names a room. Every frame's signature is verified. A link that breaks is opened again where it stood."
 }
 
 // Bounds of the waits between two tries: exponential with full jitter.
@@ -49,8 +50,12 @@ func (c *listenCmd) Run(s streams, signals <-chan os.Signal) error {
 		}
 	}()
 	l := &listener{listenCmd: c, streams: s, cursor: c.After, wait: firstWait}
+	open := l.link
+	if c.Follow != "" {
+		open = l.stream
+	}
 	for {
-		err := l.link(ctx)
+		err := open(ctx)
 		var final finalError
 		switch {
 		case errors.Is(err, errEnough), ctx.Err() != nil:
@@ -192,6 +197,7 @@ func (l *listener) events(f wire.Events) error {
 	if err := wire.Decode([]byte(f.Payload), &payload); err != nil {
 		return finalError{err}
 	}
+	l.log = payload.Log
 	for _, raw := range payload.Events {
 		var e chat.Event
 		if err := wire.Decode(raw, &e); err != nil {

@@ -110,7 +110,6 @@ func (h *Hub) from(ctx context.Context, a Following, st chat.State) (int64, erro
 
 // open begins the stream.
 func (f *follower) open(a Following, st chat.State, cursor int64) {
-	_ = f.out.SetReadDeadline(time.Time{}) // the server's own would end the request's context
 	header := f.w.Header()
 	header.Set("Content-Type", "text/event-stream")
 	header.Set("Cache-Control", "no-store")
@@ -177,20 +176,9 @@ func skippedMessage(to int64) []byte {
 	return eventMessage("skipped", to, wire.Encode(wire.Skipped{To: to}))
 }
 
-// eventMessage writes a server-sent event. JSON as we write it is one line.
+// eventMessage is a frame as an event, whose id is where the next one begins.
 func eventMessage(name string, id int64, data []byte) []byte {
-	b := make([]byte, 0, len(data)+len(name)+48)
-	b = append(b, "id: "...)
-	b = strconv.AppendInt(b, id, 10)
-	b = append(b, "\nevent: "...)
-	b = append(b, name...)
-	return appendData(b, data)
-}
-
-func appendData(b, data []byte) []byte {
-	b = append(b, "\ndata: "...)
-	b = append(b, data...)
-	return append(b, "\n\n"...)
+	return wire.ServerSent{ID: strconv.FormatInt(id, 10), Name: name, Data: data}.AppendTo(nil)
 }
 
 // write implements [transport].
@@ -251,7 +239,8 @@ func (f *follower) hangUp(why *ending) {
 
 // goodbye implements [transport]: the link's error frame as the last event.
 func (f *follower) goodbye(why *ending) {
-	_ = f.put(appendData([]byte("event: error"), native{}.goodbye(why, f.lang)), goodbyeTime)
+	message := wire.ServerSent{Name: "error", Data: native{}.goodbye(why, f.lang)}
+	_ = f.put(message.AppendTo(nil), goodbyeTime)
 }
 
 // drop implements [transport].

@@ -3,6 +3,7 @@ package live
 import (
 	"context"
 	"maps"
+	"net/http"
 	"reflect"
 	"runtime"
 	"testing"
@@ -412,6 +413,34 @@ func TestDrainWaitsForAFollowerOnlySoLong(t *testing.T) {
 		}
 		r.wantNoSessions("after the drain")
 	})
+}
+
+// timed is a response that notes the deadlines of its writes.
+type timed struct {
+	http.ResponseWriter
+	by time.Time
+}
+
+func (w *timed) SetWriteDeadline(by time.Time) error { w.by = by; return nil }
+
+// TestAWriteThatBeginsLateIsHurriedToo: the end of a stream may come between two
+// writes, of which the second sets its own time.
+func TestAWriteThatBeginsLateIsHurriedToo(t *testing.T) {
+	w := &timed{}
+	f := &follower{out: http.NewResponseController(w)}
+	now := time.Now()
+	if err := f.allow(time.Minute); err != nil || w.by.Before(now.Add(time.Minute)) {
+		t.Errorf("while it lives: a write has until %v, %v; want a minute", w.by.Sub(now), err)
+	}
+	f.hurry(time.Second)
+	hurried := w.by
+	if err := f.allow(time.Minute); err != nil || !w.by.Equal(hurried) {
+		t.Errorf("after the end: a write has until %v, %v; want what was left, %v", w.by.Sub(now), err, hurried.Sub(now))
+	}
+	f.hurry(time.Hour)
+	if !w.by.Equal(hurried) {
+		t.Errorf("hurried less: got %v more, want none", w.by.Sub(hurried))
+	}
 }
 
 func TestDrainDropsFollowersWithItsContext(t *testing.T) {

@@ -2,11 +2,14 @@ package live
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hanmadi/hanmadi/internal/chat"
@@ -67,6 +70,78 @@ func TestAFrameIsBuiltAnewWhenTheRoomHasGrownUnlessItIsFull(t *testing.T) {
 	}
 	if again := f.mustAfter(t, "8", 0, 9999); !same(full, again) {
 		t.Error("a full frame was built anew, though it would be the same however far the room grows")
+	}
+}
+
+func TestAFrameForThoseWhoAreToldTogetherEndsAtTheHeadTheyWereTold(t *testing.T) {
+	log := newTall()
+	fill(t, log, "7", 5)
+	f := newFrames(t, log)
+	for _, after := range []int64{0, 1, 2} { // wherever they come from
+		if got, err := f.upTo(t.Context(), "7", after, 3); err != nil || got.to != 3 {
+			t.Errorf("after %d: the frame goes to %d, %v; want 3, though the room has 5 rows", after, got.to, err)
+		}
+	}
+	if again := f.mustAfter(t, "7", 2, 3); again.to != 3 {
+		t.Errorf("a link at the same place got another frame, to %d", again.to)
+	}
+}
+
+// laggard is a log that takes a second to read, and may fail then.
+type laggard struct {
+	*flaky
+}
+
+func (l laggard) After(ctx context.Context, room string, after int64, limit int) ([]chat.Row, error) {
+	time.Sleep(time.Second)
+	return l.flaky.After(ctx, room, after, limit)
+}
+
+func TestAFrameInTheMakingIsWaitedFor(t *testing.T) {
+	for name, down := range map[string]bool{"and shared": false, "and its failure told once": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				log := &flaky{Log: newTall()}
+				fill(t, log, "7", 3)
+				f := newFrames(t, laggard{log})
+				log.down.Store(down)
+				var failures, frames atomic.Int64
+				for i := range 50 {
+					go func() {
+						time.Sleep(time.Duration(i) * time.Millisecond)
+						got, err := f.upTo(t.Context(), "7", 0, 3)
+						if err != nil {
+							failures.Add(1)
+						}
+						if got.to == 3 {
+							frames.Add(1)
+						}
+					}()
+				}
+				time.Sleep(1500 * time.Millisecond)
+				synctest.Wait()
+				want := map[bool][3]int64{false: {1, 0, 50}, true: {1, 1, 0}}[down]
+				if got := [3]int64{log.reads.Load(), failures.Load(), frames.Load()}; got != want {
+					t.Errorf("reads, failures, frames: got %v, want %v", got, want)
+				}
+				log.down.Store(false)
+				if got := f.mustAfter(t, "7", 0, 3); got.to != 3 {
+					t.Errorf("asked again: a frame to %d, want 3", got.to)
+				}
+			})
+		})
+	}
+}
+
+func TestFewFramesOfARoomAreKept(t *testing.T) {
+	log := newTall()
+	fill(t, log, "7", 20)
+	f := newFrames(t, log)
+	for after := range int64(20) {
+		f.mustAfter(t, "7", after, 20)
+	}
+	if got := len(f.recent["7"]); got != recentFrames {
+		t.Errorf("got %d frames, want %d", got, recentFrames)
 	}
 }
 

@@ -19,7 +19,6 @@ import (
 // its own. It holds what comes against all that a presenter's page would.
 type viewer struct {
 	client
-	cancel func()
 	status int
 	header http.Header
 	code   chat.Code // of the refusal, with a status that is not 200
