@@ -19,7 +19,8 @@ func (a *app) openLog(ctx context.Context, path string) (err error) {
 	a.log.KeepFree(a.Log.MinFree)
 	var log chat.Log = a.log
 	if a.Log.Search {
-		opts := chatlog.IndexOptions{Metrics: chatlog.NewIndexMetrics(a.metrics), Pause: a.log.Short}
+		opts := chatlog.IndexOptions{Metrics: chatlog.NewIndexMetrics(a.metrics), Pause: a.log.Short,
+			OnError: func(err error) { a.logger.Warn("the search index does not go on for now", "error", err) }}
 		if a.index, err = chatlog.OpenIndex(ctx, a.log, path, opts); err != nil {
 			a.logger.Error("nothing can be searched: the index cannot be opened", "error", err)
 			a.index = nil

@@ -27,7 +27,7 @@ type commands struct {
 	Token       tokenCmd       `cmd:"" help:"Make a token, for trying things out."`
 	Say         sayCmd         `cmd:"" help:"Say a line in a room."`
 	Listen      listenCmd      `cmd:"" help:"Open a presenter's link in this terminal and print what is said."`
-	Log         logCmd         `cmd:"" help:"Work on a log while no server runs on it."`
+	Log         logCmd         `cmd:"" help:"Export, back up, check and restore a log."`
 	Version     versionCmd     `cmd:"" help:"Print the version."`
 }
 

@@ -26,6 +26,10 @@ import (
 // The file holds, for every room, how far it is indexed; that and the grams
 // are written in one transaction, so no crash can leave them apart. What lies
 // beyond is searched in the log itself.
+//
+// Measured with 300,000 lines of Korean in 10 rooms, on one core: 17,000 rows
+// a second, 12 MB beside the log's 52; a search 0.3 to 3 ms where few lines are
+// found, 16 ms for a page of a word that is in every tenth.
 type Index struct {
 	chat.Log // set once
 
@@ -54,6 +58,7 @@ type span struct{ from, to int64 }
 type IndexOptions struct {
 	Metrics *IndexMetrics // may be nil
 	Pause   func() bool   // true: write nothing now; may be nil
+	OnError func(error)   // hears why the index does not go on for now; may be nil
 }
 
 const (
@@ -103,6 +108,9 @@ func newIndex(ctx context.Context, log chat.Log, path string, opts IndexOptions)
 	x.opts.Metrics = opts.Metrics.orNew()
 	if x.opts.Pause == nil {
 		x.opts.Pause = func() bool { return false }
+	}
+	if x.opts.OnError == nil {
+		x.opts.OnError = func(error) {}
 	}
 	defer func() {
 		if err != nil {
@@ -301,27 +309,34 @@ func (x *Index) some() []string {
 // of a core to the lines.
 func (x *Index) follow(ctx context.Context) {
 	for surveyed := false; ctx.Err() == nil; {
-		var err error
 		if !surveyed {
-			err = x.survey(ctx)
-			surveyed = err == nil
+			surveyed = x.well(ctx, x.survey(ctx))
+			continue
 		}
-		start, n := time.Now(), 0
-		if err == nil && !x.opts.Pause() {
-			n, err = x.step(ctx)
-		}
-		switch {
-		case err != nil && ctx.Err() == nil:
-			x.opts.Metrics.errors.Inc()
+		if x.opts.Pause() {
 			rest(ctx, indexRetry)
+			continue
+		}
+		start := time.Now()
+		n, err := x.step(ctx)
+		switch {
+		case !x.well(ctx, err):
 		case n > 0:
 			rest(ctx, time.Since(start))
-		case len(x.some()) > 0: // paused
-			rest(ctx, indexRetry)
 		default:
 			x.await(ctx)
 		}
 	}
+}
+
+// well reports whether there was no error. After one it rests.
+func (x *Index) well(ctx context.Context, err error) bool {
+	if err != nil && ctx.Err() == nil {
+		x.opts.Metrics.errors.Inc()
+		x.opts.OnError(err)
+		rest(ctx, indexRetry)
+	}
+	return err == nil
 }
 
 // await waits for rows, and then a little for more of them.
@@ -471,7 +486,8 @@ func (x *Index) indexRoom(ctx context.Context, p *place, most int) (n int, err e
 		if row.Kind != chat.KindMessage {
 			continue
 		}
-		if _, err := x.stmts.add.ExecContext(ctx, p.number<<seqBits|row.Seq, strings.Join(text.Grams(text.Fold(row.Text)), " ")); err != nil {
+		grams := append(text.Grams(text.Fold(row.Text)), roomGram(p.number))
+		if _, err := x.stmts.add.ExecContext(ctx, p.number<<seqBits|row.Seq, strings.Join(grams, " ")); err != nil {
 			return 0, err
 		}
 	}
@@ -479,6 +495,11 @@ func (x *Index) indexRoom(ctx context.Context, p *place, most int) (n int, err e
 	_, err = x.stmts.advance.ExecContext(ctx, p.indexed, p.number)
 	return len(rows), err
 }
+
+// roomGram is what every line of a room has. Without it FTS5, at the end of a
+// room in which nothing has all grams, would go on through those of others. It
+// takes a byte a line.
+func roomGram(number int64) string { return fmt.Sprintf("r%x", number) }
 
 // Close stops following. It does not close the log.
 func (x *Index) Close() error {

@@ -133,7 +133,7 @@ func (x *Index) candidates(ctx context.Context, room string, number int64, query
 		err := scan(&id)
 		seqs = append(seqs, id-base)
 		return err
-	}, query, base, base+before, most)
+	}, query+` AND "`+roomGram(number)+`"`, base, base+before, most)
 	if err != nil || len(seqs) == 0 {
 		return nil, err
 	}

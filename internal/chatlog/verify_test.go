@@ -84,25 +84,31 @@ func TestVerifyFindsNothingWrong(t *testing.T) {
 // Each is one way in which a file can come to be wrong, done to a good one.
 func TestVerifyFindsWhatIsWrong(t *testing.T) {
 	const last = verifyStep + 5
-	good := logOf(t, last)
-	for name, c := range map[string]struct{ harm, want string }{
-		"a row is missing":          {`DELETE FROM chat_log WHERE presenter_idx = '7' AND seq = 3`, "gap: seq 3 is missing"},
-		"the first is missing":      {`DELETE FROM chat_log WHERE presenter_idx = '7' AND seq = 1`, "gap: seq 1 is missing"},
-		"a whole page is missing":   {`DELETE FROM chat_log WHERE presenter_idx = '7' AND seq BETWEEN 2 AND 1003`, "gap: seq 2 to 1003 are missing"},
-		"two rows are swapped":      {`UPDATE chat_log SET seq = 99999 WHERE presenter_idx = '7' AND seq = 3; UPDATE chat_log SET seq = 3 WHERE presenter_idx = '7' AND seq = 5; UPDATE chat_log SET seq = 5 WHERE seq = 99999`, "time: seq 4 is earlier than seq 3"},
-		"a time runs backwards":     {`UPDATE chat_log SET time = time - 60000 WHERE presenter_idx = '7' AND seq = 500`, "time: seq 500 is earlier than seq 499"},
-		"a row stands there twice":  {doubled + `INSERT INTO chat_log SELECT presenter_idx, seq, id || 'x', room_idx, kind, user_idx, nickname, message, time, idem || 'x', data, staff FROM chat_log WHERE presenter_idx = '7' AND seq = 3`, "double: seq 3 stands there twice"},
-		"twice at the edge":         {doubled + `INSERT INTO chat_log SELECT presenter_idx, seq, id || 'x', room_idx, kind, user_idx, nickname, message, time, idem || 'x', data, staff FROM chat_log WHERE presenter_idx = '7' AND seq = 1000`, "double: seq 1000 stands there twice"},
-		"an id stands there twice":  {`DROP INDEX chat_log_id; UPDATE chat_log SET id = '7-00001' WHERE seq = 3`, "schema: index chat_log_id"},
-		"a watcher is gone":         {`DROP INDEX chat_log_idem`, "schema: index chat_log_idem is missing"},
-		"a trigger that lies":       {`CREATE TRIGGER t AFTER INSERT ON chat_log BEGIN DELETE FROM chat_log WHERE seq = 1; END`, "schema: trigger t is not of this program"},
-		"details cannot be read":    {`UPDATE chat_log SET data = '{"role":' WHERE presenter_idx = '7' AND seq = 9`, "unreadable: seq 9"},
-		"an index lost a row":       {`PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = 'CREATE UNIQUE INDEX chat_log_id ON chat_log (id) WHERE seq <> 3' WHERE name = 'chat_log_id'; PRAGMA writable_schema = RESET; UPDATE chat_log SET id = 'other' WHERE presenter_idx = '7' AND seq = 3; PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = 'CREATE UNIQUE INDEX chat_log_id   ON chat_log (id)' WHERE name = 'chat_log_id'; PRAGMA writable_schema = RESET`, "file: "},
-		"many rows are wrong":       {`DELETE FROM chat_log WHERE presenter_idx = '7' AND seq % 2 = 0`, "more"},
-		"the times of all but last": {fmt.Sprintf(`UPDATE chat_log SET time = time + 9999999 WHERE presenter_idx = '7' AND seq < %d`, last), fmt.Sprintf("time: seq %d is earlier", last)},
+	small, large := logOf(t, 12), logOf(t, last)
+	for name, c := range map[string]struct {
+		harm, want string
+		long       bool // in a room of more rows than are read at once
+	}{
+		"a row is missing":          {`DELETE FROM chat_log WHERE presenter_idx = '7' AND seq = 3`, "gap: seq 3 is missing", false},
+		"the first is missing":      {`DELETE FROM chat_log WHERE presenter_idx = '7' AND seq = 1`, "gap: seq 1 is missing", false},
+		"a whole page is missing":   {`DELETE FROM chat_log WHERE presenter_idx = '7' AND seq BETWEEN 2 AND 1003`, "gap: seq 2 to 1003 are missing", true},
+		"two rows are swapped":      {`UPDATE chat_log SET seq = 99999 WHERE presenter_idx = '7' AND seq = 3; UPDATE chat_log SET seq = 3 WHERE presenter_idx = '7' AND seq = 5; UPDATE chat_log SET seq = 5 WHERE seq = 99999`, "time: seq 4 is earlier than seq 3", false},
+		"a time runs backwards":     {`UPDATE chat_log SET time = time - 60000 WHERE presenter_idx = '7' AND seq = 500`, "time: seq 500 is earlier than seq 499", true},
+		"a row stands there twice":  {doubled + `INSERT INTO chat_log SELECT presenter_idx, seq, id || 'x', room_idx, kind, user_idx, nickname, message, time, idem || 'x', data, staff FROM chat_log WHERE presenter_idx = '7' AND seq = 3`, "double: seq 3 stands there twice", false},
+		"twice at the edge":         {doubled + `INSERT INTO chat_log SELECT presenter_idx, seq, id || 'x', room_idx, kind, user_idx, nickname, message, time, idem || 'x', data, staff FROM chat_log WHERE presenter_idx = '7' AND seq = 1000`, "double: seq 1000 stands there twice", true},
+		"an id stands there twice":  {`DROP INDEX chat_log_id; UPDATE chat_log SET id = '7-00001' WHERE seq = 3`, "schema: index chat_log_id", false},
+		"a watcher is gone":         {`DROP INDEX chat_log_idem`, "schema: index chat_log_idem is missing", false},
+		"a trigger that lies":       {`CREATE TRIGGER t AFTER INSERT ON chat_log BEGIN DELETE FROM chat_log WHERE seq = 1; END`, "schema: trigger t is not of this program", false},
+		"details cannot be read":    {`UPDATE chat_log SET data = '{"role":' WHERE presenter_idx = '7' AND seq = 9`, "unreadable: seq 9", false},
+		"an index lost a row":       {`PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = 'CREATE UNIQUE INDEX chat_log_id ON chat_log (id) WHERE seq <> 3' WHERE name = 'chat_log_id'; PRAGMA writable_schema = RESET; UPDATE chat_log SET id = 'other' WHERE presenter_idx = '7' AND seq = 3; PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = 'CREATE UNIQUE INDEX chat_log_id   ON chat_log (id)' WHERE name = 'chat_log_id'; PRAGMA writable_schema = RESET`, "file: ", false},
+		"many rows are wrong":       {`DELETE FROM chat_log WHERE presenter_idx = '7' AND seq % 2 = 0`, "more", true},
+		"the times of all but last": {fmt.Sprintf(`UPDATE chat_log SET time = time + 9999999 WHERE presenter_idx = '7' AND seq < %d`, last), fmt.Sprintf("time: seq %d is earlier", last), true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			path := file(t)
+			path, good := file(t), small
+			if c.long {
+				good = large
+			}
 			copyFile(t, good, path)
 			exec(t, path, c.harm)
 			_, problems := verified(t, path)

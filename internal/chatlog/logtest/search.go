@@ -160,12 +160,12 @@ func searchPages(t *testing.T, s Searchable) {
 }
 
 func justSaid(t *testing.T, s Searchable) {
-	for i := range int64(30) {
+	for i := range int64(10) {
 		mustAppend(t, s, "7", i, Line(fmt.Sprint("r", i), fmt.Sprintf("한마디 %d번", 100+i)))
 		wantFound(t, s, "7", fmt.Sprintf("%d번", 100+i), i+1)
 	}
-	if got := searchAll(t, s, "7", "한마디", 50); len(got) != 30 {
-		t.Errorf("of 30 lines %d are found", len(got))
+	if got := searchAll(t, s, "7", "한마디", 50); len(got) != 10 {
+		t.Errorf("of 10 lines %d are found", len(got))
 	}
 }
 
