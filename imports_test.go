@@ -35,7 +35,7 @@ var rooms = map[string]room{
 	"internal/hook":      {theirs: []string{metrics}},
 	"internal/spec":      {ours: []string{"internal/chat"}},
 	"internal/progress":  {theirs: []string{"github.com/schollz/progressbar/v3", "golang.org/x/term"}},
-	"internal/live":      {ours: []string{"internal/chat", "internal/seal", "internal/socket", "internal/wire"}, theirs: []string{metrics}},
+	"internal/live":      {ours: []string{"internal/chat", "internal/seal", "internal/socket", "internal/wire"}, theirs: []string{metrics, "golang.org/x/time"}},
 	"internal/web": {ours: []string{"internal/chat", "internal/live", "internal/moderate", "internal/seal", "internal/socket", "internal/spec", "internal/text", "internal/token", "internal/wire"},
 		theirs: []string{"golang.org/x/text", metrics}},
 	"cmd/hanmadi": {ours: []string{"internal/chat", "internal/chatlog", "internal/directory", "internal/export", "internal/hook", "internal/live", "internal/moderate", "internal/progress", "internal/seal", "internal/socket", "internal/token", "internal/web", "internal/wire"},

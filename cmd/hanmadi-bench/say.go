@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"sync/atomic"
@@ -48,19 +49,23 @@ func (c *sayCmd) measure(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var bare, full, fresh []run
+	var bare, full, fresh, search []run
 	for i := range c.Runs {
 		note("run %d of %d: the bare server", i+1, c.Runs)
 		if err := appendRun(&bare)(c.bare(ctx)); err != nil {
 			return err
 		}
 		note("run %d of %d: hanmadi", i+1, c.Runs)
-		if err := appendRun(&full)(c.hanmadi(ctx, fmt.Sprint("full", i), false)); err != nil {
+		if err := appendRun(&full)(c.hanmadi(ctx, fmt.Sprint("full", i), 0)); err != nil {
 			return err
 		}
 	}
 	note("hanmadi, every token seen for the first time")
-	if err := appendRun(&fresh)(c.hanmadi(ctx, "fresh", true)); err != nil {
+	if err := appendRun(&fresh)(c.hanmadi(ctx, "fresh", 100_000)); err != nil { // more tokens than lines in that time
+		return err
+	}
+	note("hanmadi with the search index, until it has caught up")
+	if err := appendRun(&search)(c.hanmadi(ctx, "search", 0, "HANMADI_LOG_SEARCH=true")); err != nil {
 		return err
 	}
 	note("open loop at %.0f lines/s", c.Rate)
@@ -77,7 +82,7 @@ func (c *sayCmd) measure(ctx context.Context) error {
 	for _, row := range []struct {
 		name string
 		runs []run
-	}{{"bare net/http, reads and answers 201", bare}, {"hanmadi", full}, {"hanmadi, no token cached", fresh}} {
+	}{{"bare net/http, reads and answers 201", bare}, {"hanmadi", full}, {"hanmadi, no token cached", fresh}, {"hanmadi with the search index", search}} {
 		perCPU := medianOf(row.runs, (*run).perCPUSecond)
 		fmt.Printf("  %-36s %8.0f %14.0f %7.2f\n", row.name, medianOf(row.runs, (*run).perSecond), perCPU, perCPU/base)
 	}
@@ -125,8 +130,10 @@ func (c *sayCmd) bare(ctx context.Context) (run, error) {
 	return c.timed(ctx, s, &l, nil)
 }
 
-func (c *sayCmd) hanmadi(ctx context.Context, name string, fresh bool) (run, error) {
-	s, err := c.startHanmadi(ctx, name)
+// hanmadi is a run against the program; with fresh, each line comes with another
+// of so many tokens.
+func (c *sayCmd) hanmadi(ctx context.Context, name string, fresh int64, env ...string) (run, error) {
+	s, err := c.startHanmadi(ctx, name, env...)
 	if err != nil {
 		return run{}, err
 	}
@@ -136,11 +143,7 @@ func (c *sayCmd) hanmadi(ctx context.Context, name string, fresh bool) (run, err
 		return run{}, err
 	}
 	defer a.leave()
-	tokens := int64(0)
-	if fresh {
-		tokens = 100_000 // more than are said in a run's time
-	}
-	l := load{addr: s.listen, tokens: speakers(s, tokens), next: new(atomic.Int64), sent: a.sent}
+	l := load{addr: s.listen, tokens: speakers(s, fresh), next: new(atomic.Int64), sent: a.sent}
 	return c.timed(ctx, s, &l, a)
 }
 
@@ -151,7 +154,11 @@ func (c *sayCmd) timed(ctx context.Context, s *server, l *load, a *audience) (ou
 		if a == nil {
 			return latencies{}, nil
 		}
-		return a.settle(ctx)
+		times, err := a.settle(ctx)
+		if err != nil {
+			return times, err
+		}
+		return times, s.caughtUp(ctx)
 	}
 	if _, err := l.closed(ctx, time.Second); err != nil {
 		return out, err
@@ -179,6 +186,24 @@ func (c *sayCmd) timed(ctx context.Context, s *server, l *load, a *audience) (ou
 	}
 	out.group, err = s.groupSize()
 	return out, err
+}
+
+// caughtUp waits until what goes on behind the lines has ended.
+func (s *server) caughtUp(ctx context.Context) error {
+	for {
+		behind, err := s.metric("hanmadi_search_rows_behind")
+		switch {
+		case errors.Is(err, errNoMetric): // no index
+			return nil
+		case err != nil || behind == 0:
+			return err
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 func (s *server) groupSize() (float64, error) {

@@ -47,7 +47,8 @@ func (b *bench) startHanmadi(ctx context.Context, name string, env ...string) (*
 	return s, s.start(ctx, dir, append([]string{
 		"HANMADI_LISTEN=" + s.listen, "HANMADI_ADMIN_LISTEN=" + s.admin, "HANMADI_LOG_URL=sqlite:" + dir + "/hanmadi.db",
 		"HANMADI_TOKEN_SECRET=" + string(s.secret), "HANMADI_DRAIN_OVER=0s", "HANMADI_LINK_PER_ADDRESS=20000",
-		"HANMADI_LIMITS_USER_PER_30S=1000000", "HANMADI_LIMITS_ROOM_PER_S=1000000", "HANMADI_LIMITS_ADDRESS_PER_30S=100000000",
+		"HANMADI_LIMITS_USER_PER_30S=1000000", "HANMADI_LIMITS_ROOM_PER_S=1000000", "HANMADI_LIMITS_ADDRESS_PER_30S=1000000",
+		"HANMADI_LOG_SEARCH=false",
 	}, env...), b.Binary, "serve")
 }
 
@@ -149,6 +150,8 @@ func (s *server) resident() (int64, error) {
 	return 0, errors.New("no VmRSS")
 }
 
+var errNoMetric = errors.New("there is no metric")
+
 // metric sums a metric over its labels.
 func (s *server) metric(name string) (float64, error) {
 	resp, err := http.Get("http://" + s.admin + "/metrics")
@@ -170,7 +173,7 @@ func (s *server) metric(name string) (float64, error) {
 		sum, found = sum+v, true
 	}
 	if !found && scan.Err() == nil {
-		return 0, fmt.Errorf("there is no metric %s", name)
+		return 0, fmt.Errorf("%w %s", errNoMetric, name)
 	}
 	return sum, scan.Err()
 }

@@ -204,26 +204,29 @@ func (d *Desk) request(judge Judge) *request {
 // await queues a request and waits for its end. A request that is given up
 // while it waits was surely not logged; once taken, only the log can say.
 func (d *Desk) await(ctx context.Context, r *room, req *request) ([]Row, error) {
-	ctx, cancel := context.WithTimeout(ctx, d.opts.Deadline)
-	defer cancel()
 	if !d.enqueue(r, req) {
 		return nil, &Refusal{Code: Overloaded, RetryAfter: time.Second}
 	}
 	req.handed = true
+	deadline := time.NewTimer(d.opts.Deadline) // a context of its own would cost twice as much
+	defer deadline.Stop()
+	why := context.DeadlineExceeded
 	select {
 	case <-req.done:
 		return req.rows, req.err
+	case <-deadline.C:
 	case <-ctx.Done():
+		why = ctx.Err()
 	}
 	if r.withdraw(req) {
 		req.handed = false
-		return nil, refuseLog(fmt.Errorf("%w: gave up waiting for a turn: %w", ErrLogUnavailable, ctx.Err()))
+		return nil, refuseLog(fmt.Errorf("%w: gave up waiting for a turn: %w", ErrLogUnavailable, why))
 	}
 	select {
 	case <-req.done: // it ended while we gave up
 		return req.rows, req.err
 	default:
-		return nil, refuseLog(fmt.Errorf("%w: gave up waiting for the append: %w", ErrOutcomeUnknown, ctx.Err()))
+		return nil, refuseLog(fmt.Errorf("%w: gave up waiting for the append: %w", ErrOutcomeUnknown, why))
 	}
 }
 

@@ -220,7 +220,21 @@ func (l *link) next(ctx context.Context, cursor, head int64) (frame, [][]byte, e
 	if head-cursor > skipBehind && l.speaks == dialect(native{}) {
 		return l.skip(ctx, cursor, head-backlog)
 	}
-	return l.speaks.rows(ctx, l.hub, l.room, cursor, head)
+	return l.speaks.rows(ctx, l.hub, l.room, cursor, l.company(head))
+}
+
+// company gives rows a moment to share a frame, where this node builds so many
+// that signing them is a burden, and says how far the room reaches then. All
+// links that wait do so for the same moment: what signs is then at hand.
+func (l *link) company(head int64) int64 {
+	if l.hub.framing.Allow() {
+		return head
+	}
+	now := time.Now()
+	time.Sleep(now.Truncate(mostCompany).Add(mostCompany).Sub(now))
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.head
 }
 
 // skip passes over rows that no page needs to relay any more. What they say of

@@ -8,7 +8,7 @@ import (
 	"github.com/hanmadi/hanmadi/internal/wire"
 )
 
-// figure is the value of a node's gauge or counter with one label, or with none
+// figure is the value of a node's gauge or counter, or the count of its histogram, with one label, or with none
 // where label is "". What is not there is -1.
 func (n *node) figure(name, label string) float64 {
 	families, err := n.metrics.Gather()
@@ -21,7 +21,7 @@ func (n *node) figure(name, label string) float64 {
 		}
 		for _, m := range family.GetMetric() {
 			if labels := m.GetLabel(); label == "" || len(labels) == 1 && labels[0].GetValue() == label {
-				return m.GetGauge().GetValue() + m.GetCounter().GetValue()
+				return m.GetGauge().GetValue() + m.GetCounter().GetValue() + float64(m.GetHistogram().GetSampleCount())
 			}
 		}
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
+	"golang.org/x/time/rate"
 
 	"github.com/hanmadi/hanmadi/internal/chat"
 	"github.com/hanmadi/hanmadi/internal/seal"
@@ -94,7 +95,7 @@ func newRig(t *testing.T, s setup) *rig {
 func (r *rig) start(s setup, key seal.Key) *node {
 	n := &node{rig: r, metrics: prometheus.NewRegistry(), pipes: newPipeListener()}
 	opts := Options{
-		Log: r.log, Key: key, Metrics: NewMetrics(n.metrics), Logger: slog.New(slog.DiscardHandler),
+		Log: r.log, Key: key, Frames: rate.Inf, Metrics: NewMetrics(n.metrics), Logger: slog.New(slog.DiscardHandler),
 		NewID: newID, Verify: verify, OnGone: func(string) { n.gone.Add(1) },
 		Take: func(ctx context.Context, presenter chat.User, session string) (chat.State, error) {
 			return n.desk.TakeLink(ctx, presenter, session)
