@@ -37,8 +37,9 @@ func (w *watchlist) Resume(ctx context.Context, log chat.Log) (rooms int, err er
 	return len(live), err
 }
 
-// each calls look for every room now and then until ctx ends. A room for which
-// look returns false is dropped, unless it was named again meanwhile.
+// each calls look for every room now and then until ctx ends, for several at
+// once. A room for which look returns false is dropped, unless it was named
+// again meanwhile.
 func (w *watchlist) each(ctx context.Context, every time.Duration, look func(room string) (keep bool)) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -51,12 +52,28 @@ func (w *watchlist) each(ctx context.Context, every time.Duration, look func(roo
 		w.mu.Lock()
 		rooms := maps.Clone(w.rooms)
 		w.mu.Unlock()
-		for room, named := range rooms {
+		w.lookAt(rooms, look)
+	}
+}
+
+// looksAtOnce bounds how many rooms are looked at at the same time. A look may
+// ask the room server, and thousands of rooms one after another would not fit
+// into the time until the next look.
+const looksAtOnce = 16
+
+func (w *watchlist) lookAt(rooms map[string]int, look func(room string) (keep bool)) {
+	var looking sync.WaitGroup
+	slots := make(chan struct{}, looksAtOnce)
+	for room, named := range rooms {
+		slots <- struct{}{}
+		looking.Go(func() {
+			defer func() { <-slots }()
 			if !look(room) {
 				w.forget(room, named)
 			}
-		}
+		})
 	}
+	looking.Wait()
 }
 
 func (w *watchlist) forget(room string, named int) {
@@ -78,7 +95,8 @@ type Follower struct {
 	close    func(room string) // closes a link whose presenter is not live
 	logger   *slog.Logger
 
-	since map[string]time.Time // owned by Run: since when the server says "not live"
+	sinceMu sync.Mutex
+	since   map[string]time.Time // guarded by sinceMu: since when the server says "not live"
 }
 
 const (
@@ -97,10 +115,27 @@ func (f *Follower) Run(ctx context.Context) {
 	f.each(ctx, followEvery, func(room string) bool {
 		keep := f.look(ctx, room)
 		if !keep {
-			delete(f.since, room)
+			f.isLive(room)
 		}
 		return keep
 	})
+}
+
+// isLive ends the count of how long a room has not been live.
+func (f *Follower) isLive(room string) {
+	f.sinceMu.Lock()
+	defer f.sinceMu.Unlock()
+	delete(f.since, room)
+}
+
+// notLiveFor is how long the server has said "not live", without a break.
+func (f *Follower) notLiveFor(room string) time.Duration {
+	f.sinceMu.Lock()
+	defer f.sinceMu.Unlock()
+	if _, known := f.since[room]; !known {
+		f.since[room] = time.Now()
+	}
+	return time.Since(f.since[room])
 }
 
 func (f *Follower) look(ctx context.Context, room string) (keep bool) {
@@ -115,9 +150,9 @@ func (f *Follower) look(ctx context.Context, room string) (keep bool) {
 	word, err := f.server.Live(ctx, room)
 	switch {
 	case err != nil:
-		delete(f.since, room) // only an unbroken "no" counts
+		f.isLive(room) // as far as we know: only an unbroken "no" counts
 	case word.Live:
-		delete(f.since, room)
+		f.isLive(room)
 		if err := f.desk.GoLive(ctx, room, word); err != nil {
 			f.logger.Warn("cannot open a broadcast", "room", room, "error", err)
 		}
@@ -129,12 +164,7 @@ func (f *Follower) look(ctx context.Context, room string) (keep bool) {
 
 // notLive acts on a "no" that has held for long enough.
 func (f *Follower) notLive(ctx context.Context, st chat.State, linked bool) {
-	since, known := f.since[st.Room]
-	if !known {
-		f.since[st.Room] = time.Now()
-		return
-	}
-	held := time.Since(since)
+	held := f.notLiveFor(st.Room)
 	if st.Live() && held >= notLiveEnds {
 		same := func(now chat.State) bool { return now.Broadcast.Seq == st.Broadcast.Seq }
 		if _, err := f.desk.EndBroadcast(ctx, st.Room, chat.User{}, "room server", same); err != nil {

@@ -86,7 +86,7 @@ func (r *rig) dial(d dialing) *client {
 	if !d.frame && !d.mute {
 		header.Set("Token", d.token)
 		if d.after != nil {
-			url += fmt.Sprintf("?after=%d", *d.after)
+			url += fmt.Sprintf("?after=%d&log=%s", *d.after, d.log)
 		}
 	}
 	ws, _, err := websocket.Dial(context.Background(), url, &websocket.DialOptions{HTTPClient: n.dialer, HTTPHeader: header})

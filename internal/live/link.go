@@ -36,6 +36,7 @@ type Arrival struct {
 	User    *chat.User // nil: the token is still to come in the start frame
 	Refused error      // why this user gets no link, told after the upgrade
 	After   *int64     // the cursor, nil for none
+	Log     string     // that the cursor belongs to; "" when the client does not say
 	Lang    chat.Lang  // of the sentences
 	Address string     // that counts against PerAddress; "" is exempt
 
@@ -103,7 +104,7 @@ func (l *link) open(a Arrival) *ending {
 	if a.Refused != nil {
 		return endFor(a.Refused)
 	}
-	user, start := a.User, wire.Start{After: a.After}
+	user, start := a.User, wire.Start{After: a.After, Log: a.Log}
 	if user == nil {
 		who, frame, end := l.awaitStart()
 		if end != nil {

@@ -68,6 +68,7 @@ func TestWhereALinkStarts(t *testing.T) {
 		{name: "cursor in the frame", dial: dialing{user: "short", after: seqOf(20), frame: true}, first: row(21)},
 		{name: "cursor 0", dial: dialing{user: "second", after: seqOf(0), frame: true}, first: fromStart},
 		{name: "cursor of this log", dial: dialing{user: "short", after: seqOf(20), log: "LOG", frame: true}, first: row(21)},
+		{name: "cursor of another log, in the query", dial: dialing{user: "short", after: seqOf(20), log: "OLD"}, first: fromStart},
 		{name: "cursor of another log", dial: dialing{user: "short", after: seqOf(20), log: "OLD", frame: true}, first: fromStart},
 		{name: "cursor at the end", dial: dialing{user: "short", frame: true}, back: 1, first: func(head int64) int64 { return head }},
 		{name: "cursor beyond the end", dial: dialing{user: "second", after: seqOf(9999), frame: true}, first: row(31)},

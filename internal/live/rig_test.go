@@ -142,7 +142,7 @@ func (n *node) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		}
 	}
 	if after, err := strconv.ParseInt(req.URL.Query().Get("after"), 10, 64); err == nil {
-		a.After = &after
+		a.After, a.Log = &after, req.URL.Query().Get("log")
 	}
 	_ = n.hub.Accept(w, req, a) // it has answered
 }

@@ -47,7 +47,7 @@ func (s *Server) openLink(w http.ResponseWriter, r *http.Request, by *attempt, o
 		if err != nil {
 			return err
 		}
-		a.After = c.After
+		a.After, a.Log = c.After, c.Log
 	case !isCode(err, chat.TokenMissing):
 		a.Refused = err
 	}
