@@ -293,7 +293,7 @@ var plantedInTheLinks = []plant{
 		name:   "the cursor moves before the write",
 		breaks: "a session's cursor is what its socket has taken",
 		edits: []edit{{writerFile, `for _, message := range messages {`,
-			`s.moved(f.to); for _, message := range messages {`}},
+			`s.movedTo(f.to); for _, message := range messages {`}},
 		pkg: "internal/live", tests: []string{"TestTheLagOfAStuckLinkIsSeen"},
 	},
 	{
