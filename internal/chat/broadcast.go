@@ -31,7 +31,7 @@ func (d *Desk) word(ctx context.Context, room string) (*Word, error) {
 	if err != nil {
 		linked, _ := d.presence.Linked(room)
 		switch known := !word.At.IsZero() && d.opts.Now().Sub(word.At) < trustLast; {
-		case linked:
+		case linked && (!known || word.Live): // its no outlasts its silence
 			word = Word{Live: true}
 		case !known:
 			return nil, &Refusal{Code: DirectoryUnavailable, RetryAfter: 2 * time.Second, Cause: err}
@@ -48,6 +48,9 @@ func (d *Desk) word(ctx context.Context, room string) (*Word, error) {
 func (d *Desk) onAir(st State, word *Word) ([]Row, State) {
 	if word == nil || st.Live() && (word.Broadcast == "" || word.Broadcast == st.Broadcast.ID) {
 		return nil, st
+	}
+	if said := word.At.Truncate(time.Millisecond); !word.At.IsZero() && (!said.After(st.Ended) || !said.After(st.Broadcast.Logged)) {
+		return nil, st // said before this broadcast began, or the last one ended: it does not know
 	}
 	var rows []Row
 	put := func(row Row) { rows, st = append(rows, row), st.Apply(row) }

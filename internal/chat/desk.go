@@ -87,19 +87,25 @@ type Receipt struct {
 // Send is the path of one line, from the draft to the durable row. It returns
 // a *Refusal whenever the line was not logged, and one with LogOutcomeUnknown
 // when that cannot be said yet; the same Key asks again.
-func (d *Desk) Send(ctx context.Context, draft Draft) (Receipt, error) {
+func (d *Desk) Send(ctx context.Context, draft Draft) (_ Receipt, err error) {
 	r := d.rooms.acquire(draft.Room, d.opts.MaxRooms)
 	defer d.rooms.release(r)
 
 	id := d.opts.NewID()
 	req := d.request(nil)
 	req.line, req.idem = &draft, id
+	if draft.Key != "" || draft.ReplyTo != 0 { // the log is read before await's deadline holds
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, d.opts.Deadline)
+		defer cancel()
+	}
 	if draft.Key != "" {
 		req.idem = idemOf(draft.User.ID, draft.Key)
 		if !r.claim(req.idem) {
 			return Receipt{}, &Refusal{Code: IdempotencyInFlight, RetryAfter: time.Second}
 		}
 		defer d.unclaimOwn(r, req)
+		defer func() { err = r.inDoubt(req.idem, err) }()
 		first, found, err := d.log.ByIdem(ctx, draft.Room, req.idem)
 		if err != nil { // a request before this one may have logged it
 			return Receipt{}, refuseUnknown(err)
@@ -135,7 +141,7 @@ func (d *Desk) Send(ctx context.Context, draft Draft) (Receipt, error) {
 		d.opts.OnUnlinked(draft.Room)
 	}
 	if err != nil {
-		return Receipt{}, r.inDoubt(req.idem, err)
+		return Receipt{}, err
 	}
 	return Receipt{Row: rows[len(rows)-1], Linked: linked}, nil
 }

@@ -128,7 +128,7 @@ func (rs *rooms) acquire(name string, keep int) *room {
 		if len(rs.byName) >= keep {
 			rs.dropOneLocked()
 		}
-		r = &room{name: name, claimed: map[string]struct{}{}, unsure: map[string]struct{}{}}
+		r = &room{name: name}
 		rs.byName[name] = r
 	}
 	r.users++
@@ -139,16 +139,26 @@ func (rs *rooms) acquire(name string, keep int) *room {
 // the map's order is random and most rooms are idle at any moment.
 func (rs *rooms) dropOneLocked() {
 	looked := 0
-	for name, r := range rs.byName {
+	var spare *room
+	for _, r := range rs.byName {
 		if r.users == 0 && r.idle() {
-			delete(rs.byName, name)
-			rs.doubtLocked(r)
-			return
+			if spare = r; !r.live() { // those on air are found by their broadcasts, see RoomOf
+				break
+			}
 		}
 		if looked++; looked == 64 {
-			return
+			break
 		}
 	}
+	if spare != nil {
+		delete(rs.byName, spare.name)
+		rs.doubtLocked(spare)
+	}
+}
+
+func (r *room) live() bool {
+	st := r.state.Load()
+	return st != nil && st.Live()
 }
 
 func (rs *rooms) release(r *room) {
@@ -162,7 +172,7 @@ func (rs *rooms) release(r *room) {
 func (r *room) idle() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return !r.working
+	return !r.working && len(r.unsure) == 0
 }
 
 func (r *room) claim(idem string) bool {
@@ -170,6 +180,9 @@ func (r *room) claim(idem string) bool {
 	defer r.mu.Unlock()
 	if _, taken := r.claimed[idem]; taken {
 		return false
+	}
+	if r.claimed == nil {
+		r.claimed = map[string]struct{}{} // most rooms never need one
 	}
 	r.claimed[idem] = struct{}{}
 	return true
@@ -304,6 +317,9 @@ func (d *Desk) conclude(r *room, req *request) {
 func (r *room) doubt(idem string, most int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.unsure == nil {
+		r.unsure = map[string]struct{}{}
+	}
 	if len(r.unsure) < most {
 		r.unsure[idem] = struct{}{}
 	}
@@ -321,7 +337,7 @@ func (r *room) settleDoubts() {
 // be all the same.
 func (r *room) inDoubt(idem string, err error) error {
 	var ref *Refusal
-	if !errors.As(err, &ref) || ref.Code != LogUnavailable {
+	if !errors.As(err, &ref) || ref.Code == IdempotencyMismatch { // that one is in the log
 		return err
 	}
 	r.mu.Lock()
@@ -387,6 +403,9 @@ func (d *Desk) load(ctx context.Context, r *room) (State, error) {
 	}
 	st.Seq, st.At = last.Seq, last.At
 	d.rooms.know(r, &st)
+	if st.Live() { // its row may be of an append whose outcome nobody learnt
+		d.opts.OnStarted(r.name)
+	}
 	return st, nil
 }
 

@@ -53,6 +53,10 @@ const (
 	rememberFor = 60 * time.Second // the desk trusts a last word for half of it
 )
 
+// errAsked is an answer to the question, not a sign of how the room server is:
+// anybody may ask for rooms that it does not know.
+var errAsked = errors.New("the room server refused the question")
+
 // NewClient makes a client; Close ends it.
 func NewClient(o ClientOptions) (*Client, error) {
 	base, err := url.Parse(o.URL)
@@ -86,6 +90,7 @@ func NewClient(o ClientOptions) (*Client, error) {
 		ExpiryCalculator: otter.ExpiryWriting[string, chat.Word](rememberFor)})
 	c.breaker = gobreaker.NewCircuitBreaker[chat.Word](gobreaker.Settings{
 		Timeout:       o.BreakFor,
+		IsSuccessful:  func(err error) bool { return err == nil || errors.Is(err, errAsked) },
 		ReadyToTrip:   func(n gobreaker.Counts) bool { return n.ConsecutiveFailures >= o.BreakAfter },
 		OnStateChange: func(_ string, _, to gobreaker.State) { o.Metrics.breaker(to == gobreaker.StateOpen) },
 	})
@@ -146,6 +151,8 @@ func (c *Client) ask(ctx context.Context, room string) (chat.Word, error) {
 	switch {
 	case err != nil:
 		return chat.Word{}, err
+	case resp.StatusCode >= 400 && resp.StatusCode < 500 && resp.StatusCode != http.StatusTooManyRequests:
+		return chat.Word{}, fmt.Errorf("%w: %s", errAsked, resp.Status)
 	case resp.StatusCode != http.StatusOK:
 		return chat.Word{}, fmt.Errorf("the room server answered %s", resp.Status)
 	case len(data) > maxAnswer:

@@ -52,7 +52,7 @@ func (w *watchlist) each(ctx context.Context, every time.Duration, look func(roo
 		w.mu.Lock()
 		rooms := maps.Clone(w.rooms)
 		w.mu.Unlock()
-		w.lookAt(rooms, look)
+		w.lookAt(ctx, rooms, look)
 	}
 }
 
@@ -61,11 +61,17 @@ func (w *watchlist) each(ctx context.Context, every time.Duration, look func(roo
 // into the time until the next look.
 const looksAtOnce = 16
 
-func (w *watchlist) lookAt(rooms map[string]int, look func(room string) (keep bool)) {
+func (w *watchlist) lookAt(ctx context.Context, rooms map[string]int, look func(room string) (keep bool)) {
 	var looking sync.WaitGroup
 	slots := make(chan struct{}, looksAtOnce)
 	for room, named := range rooms {
-		slots <- struct{}{}
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+		}
+		if ctx.Err() != nil {
+			break // a stop does not wait for thousands of rooms
+		}
 		looking.Go(func() {
 			defer func() { <-slots }()
 			if !look(room) {

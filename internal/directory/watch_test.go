@@ -17,7 +17,7 @@ func TestRoomsAreLookedAtTogether(t *testing.T) {
 			w.Watch(fmt.Sprint("r", i))
 		}
 		began := time.Now()
-		w.lookAt(maps.Clone(w.rooms), func(room string) bool {
+		w.lookAt(t.Context(), maps.Clone(w.rooms), func(room string) bool {
 			time.Sleep(time.Second)
 			return room == "r0"
 		})

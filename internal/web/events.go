@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/hanmadi/hanmadi/internal/chat"
 	"github.com/hanmadi/hanmadi/internal/wire"
@@ -108,6 +109,14 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) error {
 	st, err := s.stateOf(r)
 	if err != nil {
 		return err
+	}
+	if c.After != nil && *c.After > st.Seq || c.Before != nil && *c.Before > st.Seq+1 {
+		// This node may not have learnt of all that is logged; the store knows.
+		heads, err := s.Log.Heads(r.Context(), []string{st.Room})
+		if err != nil {
+			return &chat.Refusal{Code: chat.LogUnavailable, RetryAfter: 2 * time.Second, Cause: err}
+		}
+		st.Seq = max(st.Seq, heads[st.Room])
 	}
 	if c.Log != "" && c.Log != s.Log.ID() || c.After != nil && *c.After > st.Seq || c.Before != nil && *c.Before > st.Seq+1 {
 		return chat.Refuse(chat.CursorForeign)

@@ -62,7 +62,7 @@ func (s *Server) follow(w http.ResponseWriter, r *http.Request, c cursor) error 
 		return err
 	}
 	f := live.Following{Room: room, User: user, After: after, Log: c.Log, Running: s.Reading.Broadcast, Lang: languageOf(r)}
-	if client, exempt := s.Gateway.Client(r.Header, peerOf(r)); !exempt {
+	if client := s.addressOf(r); client.IsValid() {
 		f.Address = client.String()
 	}
 	w.(*recorder).streams = true
