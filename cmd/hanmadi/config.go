@@ -247,6 +247,19 @@ func (c *Config) check() error {
 	return errors.Join(errs...)
 }
 
+// checkServe says what is wrong for serve and not for dev, which has one address
+// and no platform.
+func (c *Config) checkServe() error {
+	var errs []error
+	if _, port, _ := net.SplitHostPort(c.Listen); c.Listen == c.AdminListen && port != "0" {
+		errs = append(errs, errors.New("admin_listen: must be another address than listen"))
+	}
+	if c.Broadcast.Presenters == "role" && c.Token.ClaimRole == "" {
+		errs = append(errs, errors.New("broadcast.presenters: role needs token.claim_role, or nobody could open a link"))
+	}
+	return errors.Join(errs...)
+}
+
 func isOrigin(origin string) bool {
 	u, err := url.Parse(origin)
 	return err == nil && u.Scheme != "" && u.Host != "" && u.Path == "" && u.RawQuery == ""

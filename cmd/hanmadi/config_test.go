@@ -169,3 +169,25 @@ func TestVisibleText(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatServeCannotWorkWith(t *testing.T) {
+	good, _ := configOf(t, "")
+	if err := good.checkServe(); err != nil {
+		t.Errorf("the defaults: %v", err)
+	}
+	for key, change := range map[string]func(*Config){
+		"admin_listen":         func(c *Config) { c.AdminListen = c.Listen },
+		"broadcast.presenters": func(c *Config) { c.Broadcast.Presenters = "role" },
+	} {
+		c := good
+		change(&c)
+		if err := c.checkServe(); err == nil || !strings.Contains(err.Error(), key) {
+			t.Errorf("%s: got %v, want an error that names it", key, err)
+		}
+	}
+	anyPort := good
+	anyPort.Listen, anyPort.AdminListen = "127.0.0.1:0", "127.0.0.1:0"
+	if err := anyPort.checkServe(); err != nil {
+		t.Errorf("two ports that the system chooses: %v", err)
+	}
+}

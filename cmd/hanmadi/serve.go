@@ -56,7 +56,7 @@ func (c *serveCmd) Run(s streams, file *configFile, signals <-chan os.Signal) er
 // touching the network or the log.
 func (c *serveCmd) setup(file *configFile) (setup, error) {
 	set, err := c.Config.prepare(file)
-	if err != nil {
+	if err = errors.Join(err, c.checkServe()); err != nil {
 		return set, err
 	}
 	set.reread = func() (token.Config, error) { return c.rereadTokens(file) }
@@ -175,6 +175,7 @@ func (checkConfigCmd) Help() string { return secretsHelp() }
 // Run prints the settings that serve would use.
 func (c *checkConfigCmd) Run(s streams, file *configFile) error {
 	_, err := c.Config.prepare(file)
+	err = errors.Join(err, c.checkServe())
 	if c.Seal.Key != "" {
 		_, keyErr := seal.ParseKey([]byte(c.Seal.Key))
 		err = errors.Join(err, keyErr)

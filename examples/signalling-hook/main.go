@@ -34,12 +34,24 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	s := &server{secret: []byte(strings.TrimSpace(string(secret))), seen: map[string]time.Time{}, pages: map[string]map[chan struct{}]bool{}}
+	key, err := keyOf(strings.TrimSpace(string(secret)))
+	if err != nil {
+		log.Fatal(err)
+	}
+	s := &server{secret: key, seen: map[string]time.Time{}, pages: map[string]map[chan struct{}]bool{}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /reconnect", s.reconnect)
 	mux.HandleFunc("GET /pages/{presenter}", s.page)
 	log.Printf("listening on %s", *listen)
 	log.Fatal((&http.Server{Addr: *listen, Handler: mux, ReadHeaderTimeout: 5 * time.Second}).ListenAndServe())
+}
+
+// keyOf reads a secret as hanmadi does: as it is, or, after whsec_, in Base64.
+func keyOf(secret string) ([]byte, error) {
+	if encoded, ok := strings.CutPrefix(secret, "whsec_"); ok {
+		return base64.StdEncoding.DecodeString(encoded)
+	}
+	return []byte(secret), nil
 }
 
 type server struct {
@@ -52,7 +64,7 @@ type server struct {
 
 const (
 	maxBody   = 4 << 10
-	tolerance = 5 * time.Minute // between hanmadi's clock and ours; also how long ids are kept
+	tolerance = 5 * time.Minute // between hanmadi's clock and ours
 )
 
 // reconnect takes hanmadi's request. Whatever is not 2xx is sent once more, so a

@@ -140,8 +140,12 @@ func (s *Server) asRefusal(r *http.Request, requestID string, err error) *chat.R
 		s.Logger.Error("request failed", "request_id", requestID, "method", r.Method, "error", err)
 		return &chat.Refusal{Code: chat.Internal, RetryAfter: 5 * time.Second}
 	}
-	if e := chat.Lookup(ref.Code); e.Status >= 500 && ref.Cause != nil {
-		s.Logger.Warn("request refused", "request_id", requestID, "code", ref.Code, "error", ref.Cause)
+	if ref.Cause != nil {
+		level := slog.LevelDebug
+		if chat.Lookup(ref.Code).Status >= 500 {
+			level = slog.LevelWarn
+		}
+		s.Logger.Log(r.Context(), level, "request refused", "request_id", requestID, "code", ref.Code, "error", ref.Cause)
 	}
 	return ref
 }
