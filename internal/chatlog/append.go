@@ -141,7 +141,10 @@ func (s *SQLite) writeLoop() {
 				break
 			}
 			last = len(group)
+			began := time.Now()
+			s.began.Store(&began)
 			s.commitGroup(group)
+			s.began.Store(nil)
 			ended = time.Now()
 			for _, a := range group {
 				close(a.done)

@@ -56,7 +56,8 @@ type SQLite struct {
 	keepFree       atomic.Int64 // see KeepFree
 	short, foldDue atomic.Bool
 
-	failing atomic.Pointer[error] // what the last write came to, nil when it was well
+	failing atomic.Pointer[error]     // what the last write came to, nil when it was well
+	began   atomic.Pointer[time.Time] // when the group under way began; nil: none is
 }
 
 var _ chat.Log = (*SQLite)(nil)
@@ -212,12 +213,21 @@ func (s *SQLite) release() error {
 	return errors.Join(errs...)
 }
 
+// stuckAfter is when a group that is being written counts as one that will not
+// end: as long as a line waits for it.
+const stuckAfter = 5 * time.Second
+
+var errStuck = fmt.Errorf("%w: a write has not ended for %v", chat.ErrLogUnavailable, stuckAfter)
+
 // Check says whether rows can be written. After a failed write it tries a small
 // one, so that a disk that has room again is noticed without a line being lost
-// to find out.
+// to find out. A write that does not end has failed as well, for whoever waits.
 func (s *SQLite) Check(ctx context.Context) error {
 	if s.short.Load() {
 		return errNoSpace
+	}
+	if began := s.began.Load(); began != nil && time.Since(*began) > stuckAfter {
+		return errStuck
 	}
 	if s.failing.Load() == nil {
 		return nil

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -195,6 +196,28 @@ func TestWriterIsSynchronous(t *testing.T) {
 	}
 	if n := s.writeDB.Stats().MaxOpenConnections; n != 1 {
 		t.Errorf("%d writer connections allowed, want 1", n)
+	}
+}
+
+// TestAWriteThatDoesNotEnd: a disk that hangs fails no write, and must be
+// noticed all the same.
+func TestAWriteThatDoesNotEnd(t *testing.T) {
+	s := open(t, file(t))
+	for name, c := range map[string]struct {
+		since time.Duration
+		want  error
+	}{"a moment": {time.Second, nil}, "too long": {time.Minute, errStuck}} {
+		began := time.Now().Add(-c.since)
+		s.began.Store(&began)
+		if err := s.Check(t.Context()); !errors.Is(err, c.want) {
+			t.Errorf("a write that has gone on for %s: got %v, want %v", name, err, c.want)
+		}
+	}
+	if _, err := s.Append(t.Context(), "7", 0, []chat.Row{logtest.Line("a", "하나")}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Check(t.Context()); err != nil {
+		t.Errorf("after a write that ended: %v", err)
 	}
 }
 
