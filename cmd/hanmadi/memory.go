@@ -12,10 +12,10 @@ const (
 	// sparedHeap is how much garbage may gather before it is collected, in bytes.
 	// With Go's default, a heap as small as ours was collected several times a
 	// second.
-	sparedHeap = 256 << 20
+	sparedHeap = 64 << 20
 
-	leastPercent, mostPercent = 100, 800 // of the live heap, GOGC's unit
-	memoryEvery               = 30 * time.Second
+	leastPercent, mostPercent = 100, 400 // of the live heap, GOGC's unit
+	memoryEvery               = 10 * time.Second
 )
 
 // keepMemory sets how much garbage may gather: sparedHeap, or as much as is in

@@ -8,8 +8,8 @@ import (
 )
 
 // appendEvent appends an event to b as JSON. It writes what encoding/json would
-// write of [chat.Event], with the escapes of package wire, for a fifth of its
-// time: every line passes here.
+// write of [chat.Event], with the escapes of package wire, in half of its
+// time and with nothing to allocate: every line passes here.
 func appendEvent(b []byte, e chat.Event) []byte {
 	b = append(b, `{"seq":`...)
 	b = strconv.AppendInt(b, e.Seq, 10)

@@ -3,6 +3,7 @@ package live
 import (
 	"encoding/json"
 	"reflect"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -66,4 +67,22 @@ func TestEveryMemberOfAnEventIsWritten(t *testing.T) {
 	if got := string(appendEvent(nil, e)); got != string(want) {
 		t.Errorf("got %s\nwant %s", got, want)
 	}
+}
+
+func BenchmarkEvent(b *testing.B) {
+	e := chat.Event{Seq: 1042, ID: "01JD5W2E7R9T1Y3U5J7K9M1P3Q", At: "2026-11-22T10:00:00.123Z", Broadcast: "881", Kind: chat.KindMessage,
+		Text: strings.Repeat("오늘 방송 정말 재미있어요 ", 7), User: &chat.EventUser{ID: "42", Nickname: "하늘", Role: chat.RoleViewer}}
+	b.Run("by hand", func(b *testing.B) {
+		var buf []byte
+		for b.Loop() {
+			buf = appendEvent(buf[:0], e)
+		}
+	})
+	b.Run("encoding/json", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := encodeJSON(e); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }

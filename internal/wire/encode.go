@@ -49,7 +49,7 @@ func (f Token) appendTo(b []byte) []byte {
 	return append(b, '}')
 }
 
-func (Heartbeat) appendTo(b []byte) []byte { return append(b, `{"type":"heartbeat"}`...) }
+func (Heartbeat) appendTo(b []byte) []byte { return append(b, textHeartbeat...) }
 func (Ping) appendTo(b []byte) []byte      { return append(b, textPing...) }
 func (Pong) appendTo(b []byte) []byte      { return append(b, textPong...) }
 
