@@ -50,9 +50,7 @@ unit:
 	$(GO) test -race -shuffle=on -timeout 12m ./...
 
 fuzz:
-	@for t in $(FUZZ); do \
-		$(GO) test -run '^$$' -fuzz "^$${t#*:}$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x "./$${t%:*}" || exit 1; \
-	done
+	@GO=$(GO) .ci/fuzz $(FUZZTIME) $(FUZZ)
 
 lint:
 	$(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2 -tags planted ./...
