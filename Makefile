@@ -27,11 +27,11 @@ test: ## All tests, about 5 minutes; 5 rounds of kill -9.
 	@$(PART) unit    $(MAKE) -s unit
 	@$(PART) fuzz    $(MAKE) -s fuzz
 
-check: ## The long runs: linter, planted bugs, 25 rounds of kill -9, a minute of fuzzing each.
+check: ## The long runs: linter, planted bugs, 25 rounds of kill -9, half a minute of fuzzing each.
 	@$(PART) lint    $(MAKE) -s lint
 	@$(PART) planted $(MAKE) -s planted
 	@$(PART) crash   $(MAKE) -s crash
-	@$(PART) fuzz    $(MAKE) -s fuzz FUZZTIME=60s
+	@$(PART) fuzz    $(MAKE) -s fuzz FUZZTIME=30s
 
 bench: ## The whole program beside a bare net/http server, about 6 minutes; then its parts.
 	$(GO) run ./cmd/hanmadi-bench
