@@ -156,7 +156,7 @@ func Wait(d time.Duration, lang Lang) string {
 	if lang == English {
 		units, gap = []string{"h", "min", "s"}, " "
 	}
-	left := max(1, int64((d+time.Second-1)/time.Second))
+	left := max(1, WholeSeconds(d))
 	var parts []string
 	for i, size := range []int64{3600, 60, 1} {
 		if n := left / size; n > 0 {
@@ -166,6 +166,10 @@ func Wait(d time.Duration, lang Lang) string {
 	}
 	return strings.Join(parts, " ")
 }
+
+// WholeSeconds is a time to wait in seconds, rounded up: who comes back a moment
+// too early is refused again.
+func WholeSeconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
 
 // Lookup gives the catalogue's entry of a code; a code that is not in it, which
 // a test rules out, reads as Internal.

@@ -242,7 +242,7 @@ func (native) moved(*Hub, string, int64) {}
 
 func (native) goodbye(why *ending, lang chat.Lang) []byte {
 	return wire.Encode(wire.Error{Code: string(why.refusal.Code), Detail: why.refusal.Detail(lang),
-		RetryAfterS: int((why.refusal.RetryAfter + time.Second - 1) / time.Second)})
+		RetryAfterS: int(chat.WholeSeconds(why.refusal.RetryAfter))})
 }
 
 func (native) hear(l *link, data []byte) *ending {

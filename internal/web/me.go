@@ -83,7 +83,7 @@ const (
 // writes it: so many in the time in which it fills.
 func quotaPolicy(rate moderate.Rate) []string {
 	fills := time.Duration(rate.Burst) * rate.Each
-	return []string{`"user";q=` + strconv.Itoa(rate.Burst) + `;w=` + strconv.FormatInt(secondsUp(fills), 10)}
+	return []string{`"user";q=` + strconv.Itoa(rate.Burst) + `;w=` + strconv.FormatInt(chat.WholeSeconds(fills), 10)}
 }
 
 // setQuota tells a user how many lines are left, and in how many seconds there
@@ -98,11 +98,8 @@ func (s *Server) setQuota(h http.Header, user chat.User, room string, now time.T
 	b = strconv.AppendInt(b, int64(level.Left), 10)
 	if level.Next > 0 {
 		b = append(b, ";t="...)
-		b = strconv.AppendInt(b, secondsUp(level.Next), 10)
+		b = strconv.AppendInt(b, chat.WholeSeconds(level.Next), 10)
 	}
 	h[headerQuota] = []string{string(b)}
 	h[headerPolicy] = s.policy // shared by all answers; nobody changes it
 }
-
-// secondsUp is a time in whole seconds, rounded up.
-func secondsUp(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }

@@ -99,7 +99,6 @@ func (s *Server) originalSend(w http.ResponseWriter, r *http.Request, a *attempt
 	if err != nil {
 		return err
 	}
-	r.SetPathValue("room", room) // refuseOriginal asks who was refused where
 	if _, err := s.Desk.Send(r.Context(), chat.Draft{Room: room, User: user, Text: body.TextMessage, Address: a.address}); err != nil {
 		if user.ID == room && isCode(err, chat.PresenterGone) {
 			return errPresenterReconnect

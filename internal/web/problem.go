@@ -43,7 +43,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		h.Set("WWW-Authenticate", `Bearer realm="hanmadi"`)
 	}
 	if ref.RetryAfter > 0 {
-		h.Set("Retry-After", strconv.FormatInt(secondsUp(ref.RetryAfter), 10))
+		h.Set("Retry-After", strconv.FormatInt(chat.WholeSeconds(ref.RetryAfter), 10))
 	}
 	w.WriteHeader(e.Status)
 	_ = encodeJSON(w, problem{
